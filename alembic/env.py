@@ -1,0 +1,55 @@
+"""Runs migrations over asyncpg: online against a database, or offline as SQL to review."""
+
+import asyncio
+
+from sqlalchemy import Connection, pool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from alembic import context
+from app.core.settings import load_settings
+from app.db.registry import metadata
+
+# Any constant will do, as long as every node takes the same one.
+MIGRATION_LOCK = 7_242_001
+
+
+def _database_url() -> str:
+    url: str | None = context.config.attributes.get("database_url")
+    if url is None:
+        setting = load_settings().database_url
+        if setting is None:
+            raise SystemExit("DATABASE_URL is not set; in development use: taskflow migrate")
+        url = setting.get_secret_value()
+    return url
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
+    with context.begin_transaction():
+        # Nodes that are rolled out together all migrate: the first does it, the others wait here
+        # and then find nothing left to do.
+        context.execute(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        context.run_migrations()
+
+
+async def _migrate_online() -> None:
+    engine = create_async_engine(
+        _database_url(),
+        poolclass=pool.NullPool,
+        hide_parameters=True,
+        connect_args={"timeout": 10, "server_settings": {"application_name": "taskflow migrate"}},
+    )
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_migrate)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(_migrate_online())

@@ -1,0 +1,67 @@
+"""What can go wrong with accounts and credentials."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from fastapi import HTTPException, Request
+from fastapi.responses import JSONResponse
+
+from app.core.errors import APIError
+
+OAuthErrorCode = Literal[
+    "invalid_request", "invalid_grant", "invalid_scope", "unsupported_grant_type"
+]
+
+
+class Unauthenticated(APIError):
+    status = 401
+    code = "unauthenticated"
+    message = "A valid bearer credential is required"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"WWW-Authenticate": "Bearer"})
+
+
+class InsufficientScope(APIError):
+    status = 403
+    code = "insufficient_scope"
+    message = "The credential lacks a scope that this call needs"
+
+    def __init__(self, needed: Iterable[str] = ()) -> None:
+        scope = " ".join(sorted(needed))
+        challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+        super().__init__(headers={"WWW-Authenticate": challenge})
+
+
+class RegistrationDisabled(APIError):
+    status = 403
+    code = "registration_disabled"
+    message = "Registration is closed; ask the operator for an account"
+
+
+class UsernameTaken(APIError):
+    status = 409
+    code = "username_taken"
+    message = "Username already exists"
+
+
+class EmailTaken(APIError):
+    status = 409
+    code = "email_taken"
+    message = "Email already registered"
+
+
+class OAuthError(HTTPException):
+    """An error of the token endpoint, whose body RFC 6749, section 5.2, fixes."""
+
+    def __init__(self, code: OAuthErrorCode, description: str) -> None:
+        super().__init__(status_code=400, detail=description)
+        self.code = code
+
+
+async def render_oauth_error(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, OAuthError):
+        raise TypeError("render_oauth_error renders only OAuthError")
+    return JSONResponse(
+        {"error": error.code, "error_description": error.detail}, status_code=error.status_code
+    )

@@ -1,0 +1,41 @@
+"""The OAuth2 endpoints' own way with errors and parameters."""
+
+from typing import ClassVar
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+
+from app.accounts.errors import OAuthError
+from app.core.errors import ValidationFailed, field_errors
+from app.core.routing import Handler, StrictRoute
+
+
+class OAuthRoute(StrictRoute):
+    """Answers faults in the form as `invalid_request`, and ignores parameters it does not know.
+
+    Both are what RFC 6749, sections 3.2 and 5.2, lays down.
+    """
+
+    refuses_unknown_parameters: ClassVar[bool] = False
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+
+        async def handle_as_oauth(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                names = [fault.field for fault in field_errors(error.errors())]
+            except ValidationFailed as error:
+                names = [fault.field for fault in error.errors]
+            wrong = ", ".join(name.removeprefix("body.") for name in names)
+            raise OAuthError("invalid_request", f"Missing or not valid: {wrong}")
+
+        return handle_as_oauth
+
+
+async def refuse_repeated_parameters(request: Request) -> None:
+    """Raise `invalid_request` for a parameter given twice (RFC 6749, section 3.2)."""
+    names = [name for name, _ in (await request.form()).multi_items()]
+    if len(names) != len(set(names)):
+        raise OAuthError("invalid_request", "A parameter is given more than once")

@@ -1,0 +1,107 @@
+"""What clients send and get about accounts."""
+
+from typing import Annotated, Literal
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from app.accounts.models import EMAIL_MAX_LENGTH, USERNAME_MAX_LENGTH
+from app.core.responses import Envelope, Instant, ReadModel
+from app.core.schemas import InputModel
+
+PASSWORD_MAX_LENGTH = 128
+
+
+def _is_an_email_address(value: str) -> str:
+    # The address is kept as given, so the normalised form is thrown away.
+    try:
+        validate_email(value, check_deliverability=False)
+    except EmailNotValidError:
+        raise PydanticCustomError("invalid_email", "This is not an email address") from None
+    return value
+
+
+Username = Annotated[
+    str,
+    StringConstraints(min_length=3, max_length=USERNAME_MAX_LENGTH, pattern=r"^[A-Za-z0-9._-]*$"),
+    Field(
+        description="3 to 80 ASCII letters, digits, `.`, `_` or `-`; unique whatever the case.",
+        examples=["ada"],
+    ),
+]
+Email = Annotated[
+    str,
+    StringConstraints(max_length=EMAIL_MAX_LENGTH),
+    AfterValidator(_is_an_email_address),
+    Field(
+        description="An email address, unique whatever the case; kept as given.",
+        examples=["ada@example.com"],
+        json_schema_extra={"format": "email"},
+    ),
+]
+Password = Annotated[
+    SecretStr,
+    Field(
+        max_length=PASSWORD_MAX_LENGTH,
+        description="Any characters, never trimmed or cut. The operator sets the minimum length.",
+        examples=["correct horse battery staple"],
+    ),
+]
+
+
+class UserCreate(InputModel):
+    """A registration."""
+
+    username: Username
+    email: Email
+    password: Password
+
+
+class UserRead(ReadModel):
+    """An account, as its owner sees it."""
+
+    id: int = Field(examples=[1])
+    username: str = Field(examples=["ada"])
+    email: str = Field(examples=["ada@example.com"])
+    is_active: bool = Field(description="An inactive account cannot log in.", examples=[True])
+    created_at: Instant
+
+
+class UserResponse(Envelope[UserRead]):
+    """One account."""
+
+
+class PasswordGrant(BaseModel):
+    """The form of an OAuth2 password grant (RFC 6749, section 4.3.2)."""
+
+    grant_type: str = Field(description="Always `password`.", examples=["password"])
+    username: str = Field(description="A username or an email address.", examples=["ada"])
+    password: SecretStr = Field(examples=["correct horse battery staple"])
+    scope: str = Field(
+        default="",
+        description="The scopes to ask for, separated by spaces; all of them when absent.",
+        examples=["tasks:read tasks:write"],
+    )
+
+
+class TokenResponse(BaseModel):
+    """A login token (RFC 6749, section 5.1)."""
+
+    access_token: str = Field(
+        description="Send it as `Authorization: Bearer …`. It is shown this once.",
+        examples=["tfu_…"],
+    )
+    token_type: Literal["bearer"]
+    expires_in: int = Field(description="How long it lasts, in seconds.", examples=[86_400])
+    scope: str = Field(
+        description="What it may do.",
+        examples=["account:read account:write tasks:read tasks:write"],
+    )
+
+
+class OAuthErrorResponse(BaseModel):
+    """An error of the token endpoint (RFC 6749, section 5.2)."""
+
+    error: Literal["invalid_request", "invalid_grant", "invalid_scope", "unsupported_grant_type"]
+    error_description: str = Field(examples=["Wrong username or password"])

@@ -1,0 +1,11 @@
+"""The table of contents of `/api/v1`."""
+
+from fastapi import APIRouter
+
+from app.accounts.router import auth, users
+from app.tasks.router import router as tasks
+
+router = APIRouter(prefix="/api/v1")
+router.include_router(users)
+router.include_router(auth)
+router.include_router(tasks)

@@ -1,0 +1,305 @@
+"""The command line: run the service, bring the schema up to date, look after accounts."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import __version__
+from app.accounts import service as accounts
+from app.accounts.models import User
+from app.accounts.schemas import UserCreate
+from app.core.errors import APIError, DatabaseUnavailable, field_errors
+from app.core.logging import configure_logging
+from app.core.security import PasswordHasher
+from app.core.settings import Environment, InvalidSettings, Settings, load_settings
+from app.db.embedded import EmbeddedDatabaseError, embedded_database
+from app.db.migrations import migrate as migrate_database
+from app.db.session import Database, as_error
+from app.main import create_app
+from app.tasks import demo
+
+# Docker gives a container ten seconds between SIGTERM and SIGKILL.
+GRACEFUL_SHUTDOWN_SECONDS = 8
+DEMO_USERNAME = "demo"
+DEMO_EMAIL = "demo@example.com"
+DEMO_PASSWORD = "demo-password"  # noqa: S105 - it is printed, and refused in production
+
+cli = typer.Typer(
+    name="taskflow",
+    help="A task-management service that other software builds on.",
+    no_args_is_help=True,
+    # Tracebacks with local variables would show secrets.
+    pretty_exceptions_enable=False,
+)
+users = typer.Typer(help="Look after accounts.", no_args_is_help=True)
+cli.add_typer(users, name="users")
+
+Result = TypeVar("Result")
+
+
+def main() -> None:
+    """The entry point: runs a command and says in words what went wrong."""
+    try:
+        cli()
+    except (InvalidSettings, EmbeddedDatabaseError) as error:
+        sys.exit(str(error))
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        if not isinstance(as_error(error), DatabaseUnavailable):
+            raise
+        sys.exit("taskflow: the database does not answer. Check DATABASE_URL and the server.")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"taskflow: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def _tell(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+@contextmanager
+def _settings_with_database() -> Iterator[Settings]:
+    """The settings; in development without `DATABASE_URL`, with the embedded database started."""
+    settings = load_settings()
+    if settings.database_url is not None:
+        yield settings
+    else:
+        if settings.environment is not Environment.DEVELOPMENT:
+            raise InvalidSettings(["  DATABASE_URL is required outside development"])
+        with embedded_database(settings.data_dir, notify=_tell) as database:
+            if database.shared_with is not None:
+                _tell(
+                    f"Sharing the development database that process {database.shared_with} runs; "
+                    "it stops with that process."
+                )
+            yield load_settings(database_url=database.url)
+
+
+def _in_transaction(work: Callable[[AsyncSession, Settings], Awaitable[Result]]) -> Result:
+    """Run `work` in one transaction, on a schema that is migrated first in development."""
+
+    async def run(settings: Settings) -> Result:
+        database = Database(settings)
+        try:
+            async with database.transaction() as session:
+                return await work(session, settings)
+        finally:
+            await database.close()
+
+    with _settings_with_database() as settings:
+        if settings.environment is Environment.DEVELOPMENT:
+            migrate_database(settings.required_database_url)
+        return asyncio.run(run(settings))
+
+
+@cli.command()
+def serve() -> None:
+    """Run the service. In development this brings a database along and migrates it."""
+    # Uvicorn drains, then sends itself the signal again: the database must still be stopped then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = load_settings()
+    configure_logging(level=settings.log_level, form=settings.log_format)
+    _refuse_taken_port(settings)
+    with _settings_with_database() as settings:
+        if settings.environment is Environment.DEVELOPMENT:
+            _tell("Migrating the database …")
+            migrate_database(settings.required_database_url)
+            _tell(f"Open http://{settings.host}:{settings.port}/docs (Ctrl-C stops)")
+        # Workers are processes of their own, and read their settings from the environment.
+        os.environ["DATABASE_URL"] = settings.required_database_url
+        os.environ["SECRET_KEY"] = settings.secret_key.get_secret_value()
+        uvicorn.run(
+            "app.main:app",
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        )
+
+
+def _refuse_taken_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            _fail(
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+                "Stop what runs there, or choose another port: PORT=9000"
+            )
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database's schema up to date. Safe to run from several nodes at once."""
+    with _settings_with_database() as settings:
+        migrate_database(settings.required_database_url)
+    typer.echo("The schema is up to date.")
+
+
+@cli.command()
+def openapi() -> None:
+    """Print the OpenAPI document. Needs no database."""
+    settings = load_settings(environment="testing", database_url="postgresql://unused/unused")
+    typer.echo(json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False))
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+PasswordFromStdin = Annotated[
+    bool,
+    typer.Option("--password-stdin", help="Read the password from standard input, one line."),
+]
+
+
+def _ask_password(*, from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().removesuffix("\n")
+    password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return password
+
+
+async def _user_called(session: AsyncSession, name: str) -> User:
+    user = await accounts.find_user(session, name)
+    if user is None:
+        _fail(f"there is no user {name!r}")
+    return user
+
+
+def _refuse(error: ValidationError | APIError) -> NoReturn:
+    """Say in words what an API client would get as an error."""
+    if isinstance(error, ValidationError):
+        faults = field_errors(error.errors(include_input=False))
+    else:
+        faults = error.errors
+    _fail(
+        "; ".join(f"{fault.field.removeprefix('body.')}: {fault.message}" for fault in faults)
+        or str(error.detail if isinstance(error, APIError) else error)
+    )
+
+
+@users.command("create")
+def create_user(username: str, email: str, *, password_stdin: PasswordFromStdin = False) -> None:
+    """Make an account."""
+    password = _ask_password(from_stdin=password_stdin)
+
+    async def work(session: AsyncSession, settings: Settings) -> User:
+        data = UserCreate.model_validate(
+            {"username": username, "email": email, "password": password}
+        )
+        return await accounts.register_user(
+            session, data, hasher=PasswordHasher(concurrency=1), settings=settings
+        )
+
+    try:
+        user = _in_transaction(work)
+    except (ValidationError, APIError) as error:
+        _refuse(error)
+    typer.echo(f"Created user {user.username} with id {user.id}.")
+
+
+@users.command("list")
+def list_users() -> None:
+    """List every account."""
+
+    async def work(session: AsyncSession, _: Settings) -> list[User]:
+        return await accounts.list_users(session)
+
+    table = Table("id", "username", "email", "active", "created")
+    for user in _in_transaction(work):
+        created = user.created_at.isoformat(timespec="seconds")
+        active = "yes" if user.is_active else "no"
+        table.add_row(str(user.id), user.username, user.email, active, created)
+    Console(soft_wrap=True).print(table)
+
+
+@users.command("activate")
+def activate_user(name: str) -> None:
+    """Let a user log in again, by username or email. Ended logins stay ended."""
+    _set_active(name, active=True)
+
+
+@users.command("deactivate")
+def deactivate_user(name: str) -> None:
+    """Keep a user out, by username or email: ends every login and key at once."""
+    _set_active(name, active=False)
+
+
+def _set_active(name: str, *, active: bool) -> None:
+    async def work(session: AsyncSession, _: Settings) -> None:
+        await accounts.set_active(session, await _user_called(session, name), active=active)
+
+    _in_transaction(work)
+    typer.echo(f"User {name} is {'active' if active else 'inactive'} now.")
+
+
+@users.command("set-password")
+def set_password(name: str, *, password_stdin: PasswordFromStdin = False) -> None:
+    """Give a user a new password, by username or email, and end the user's logins."""
+    password = _ask_password(from_stdin=password_stdin)
+
+    async def work(session: AsyncSession, settings: Settings) -> None:
+        user = await _user_called(session, name)
+        accounts.check_password_policy(password, settings, field="password")
+        password_hash = await PasswordHasher(concurrency=1).hash(password)
+        await accounts.set_password(session, user, password_hash)
+
+    try:
+        _in_transaction(work)
+    except APIError as error:
+        _refuse(error)
+    typer.echo(f"User {name} has a new password, and must log in again.")
+
+
+@cli.command("seed-demo")
+def seed_demo(
+    *,
+    tasks: Annotated[int, typer.Option(min=1, max=demo.MAXIMUM_TASKS, help="How many.")] = 200,
+) -> None:
+    """Make a demo account with realistic tasks. Repeating it adds only what is missing."""
+
+    async def work(session: AsyncSession, settings: Settings) -> int:
+        if settings.environment is Environment.PRODUCTION:
+            _fail("the demo account has a known password, and is not made in production")
+        user = await accounts.find_user(session, DEMO_USERNAME)
+        if user is None:
+            data = UserCreate.model_validate(
+                {"username": DEMO_USERNAME, "email": DEMO_EMAIL, "password": DEMO_PASSWORD}
+            )
+            user = await accounts.register_user(
+                session, data, hasher=PasswordHasher(concurrency=1), settings=settings
+            )
+        with Progress(console=Console(stderr=True)) as progress:
+            bar = progress.add_task("Seeding tasks", total=tasks)
+            return await demo.seed_tasks(
+                session, user.id, tasks, advance=lambda done: progress.update(bar, completed=done)
+            )
+
+    added = _in_transaction(work)
+    typer.echo(f"Added {added} tasks. Log in as {DEMO_USERNAME} with {DEMO_PASSWORD}.")

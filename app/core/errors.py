@@ -1,0 +1,247 @@
+"""Errors that clients meet: each class declares its status, code and message once.
+
+The handler renders them, and the routers' `responses=` are made from the same classes, so that the
+document and the service cannot disagree.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from app.core.responses import ErrorResponse, FieldError, FieldErrorCode
+
+MAXIMUM_ERRORS_SHOWN = 50
+MAXIMUM_NAME_LENGTH = 64
+
+# Where a route that authenticates leaves the function that confirms a remembered credential.
+CONFIRM_CREDENTIAL = "taskflow.confirm_credential"
+
+
+class APIError(HTTPException):
+    """The base of every error of the contract. Subclasses declare `status`, `code` and `message`.
+
+    It is an `HTTPException` because FastAPI turns any other error raised while the body is read
+    into a 400 of its own.
+    """
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    message: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status_code=self.status, detail=self.message, headers=headers)
+        self.errors = list(errors)
+
+
+class ValidationFailed(APIError):
+    status = 400
+    code = "validation_failed"
+    message = "The request is not valid"
+
+
+class MalformedJSON(APIError):
+    status = 400
+    code = "malformed_json"
+    message = "The body is not valid JSON"
+
+
+class NotFound(APIError):
+    status = 404
+    code = "not_found"
+    message = "There is nothing here"
+
+
+class MethodNotAllowed(APIError):
+    status = 405
+    code = "method_not_allowed"
+    message = "This method is not allowed here"
+
+
+class PayloadTooLarge(APIError):
+    status = 413
+    code = "payload_too_large"
+    message = "The body is too large"
+
+
+class UnsupportedMediaType(APIError):
+    status = 415
+    code = "unsupported_media_type"
+    message = "The body's Content-Type is not supported here"
+
+
+class InternalError(APIError):
+    status = 500
+    code = "internal_error"
+    message = "Something went wrong on our side"
+
+
+class Unavailable(APIError):
+    """The base of what passes: the client is told to come back after a second."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "1"})
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+    message = "The database does not answer; try again"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+    message = "Too many requests are under way; try again"
+
+
+class ClientClosedRequest(APIError):
+    """The client went away while it was sending; nobody reads this answer, but the log does."""
+
+    status = 499
+    code = "client_closed_request"
+    message = "The client closed the connection"
+
+
+def error_body(
+    request: Request, *, code: str, message: str, errors: Sequence[FieldError] = ()
+) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "status": "error",
+        "message": message,
+        "code": code,
+        "request_id": request.scope.get("taskflow.request_id", ""),
+    }
+    if errors:
+        body["errors"] = [error.model_dump() for error in errors]
+    return body
+
+
+def error_response(request: Request, error: APIError) -> JSONResponse:
+    return JSONResponse(
+        error_body(request, code=error.code, message=error.message, errors=error.errors),
+        status_code=error.status,
+        headers=error.headers,
+    )
+
+
+def document_errors(*errors: type[APIError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a router for the errors its calls can give, one example for each code."""
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        response = by_status.setdefault(
+            error.status,
+            {
+                "model": ErrorResponse,
+                "description": "",
+                "content": {"application/json": {"examples": {}}},
+            },
+        )
+        response["description"] = "; ".join(filter(None, [response["description"], error.message]))
+        response["content"]["application/json"]["examples"][error.code] = {
+            "summary": error.message,
+            "value": {
+                "status": "error",
+                "message": error.message,
+                "code": error.code,
+                "request_id": "5f0c1c9e2b7d4d0f9a51c9a4d7a3b1e8",
+            },
+        }
+    return by_status
+
+
+_CODES_BY_TYPE: dict[str, FieldErrorCode] = {
+    "missing": "missing",
+    "extra_forbidden": "unknown",
+    "string_too_short": "too_short",
+    "too_short": "too_short",
+    "string_too_long": "too_long",
+    "too_long": "too_long",
+    "greater_than": "out_of_range",
+    "greater_than_equal": "out_of_range",
+    "less_than": "out_of_range",
+    "less_than_equal": "out_of_range",
+    "finite_number": "out_of_range",
+    "int_parsing_size": "out_of_range",
+    "duplicate": "duplicate",
+    "incorrect": "incorrect",
+    "string_unicode": "invalid",
+}
+_MESSAGES_BY_TYPE = {
+    "missing": "This field is required",
+    "extra_forbidden": "This field is not known here",
+}
+
+
+def _code_of(error_type: str) -> FieldErrorCode:
+    if error_type in _CODES_BY_TYPE:
+        return _CODES_BY_TYPE[error_type]
+    return "wrong_type" if error_type.endswith(("_type", "_parsing")) else "invalid"
+
+
+def _path_of(location: Sequence[int | str]) -> str:
+    """`("body", "operations", 2, "task")` as `body.operations[2].task`, long names cut."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            name = part if len(part) <= MAXIMUM_NAME_LENGTH else part[:MAXIMUM_NAME_LENGTH] + "…"
+            path += f".{name}" if path else name
+    return path
+
+
+def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
+    """Pydantic's errors in the words of the contract; the offending values are left out."""
+    return [
+        FieldError(
+            field=_path_of(error["loc"]),
+            message=_MESSAGES_BY_TYPE.get(error["type"])
+            or error["msg"].removeprefix("Value error, "),
+            code=_code_of(error["type"]),
+        )
+        for error in errors[:MAXIMUM_ERRORS_SHOWN]
+    ]
+
+
+def as_api_error(error: Exception) -> APIError:
+    """What an error that FastAPI or Starlette raised means in the contract."""
+    match error:
+        case APIError():
+            return error
+        case RequestValidationError():
+            return ValidationFailed(errors=field_errors(error.errors()))
+        case StarletteHTTPException(status_code=404):
+            return NotFound()
+        case StarletteHTTPException(status_code=405):
+            return MethodNotAllowed(headers=error.headers)
+        case StarletteHTTPException(status_code=400):
+            return ValidationFailed(
+                errors=[FieldError(field="body", message="Cannot be read", code="invalid")]
+            )
+    return InternalError()
+
+
+async def _render(request: Request, exception: Exception) -> JSONResponse:
+    error = as_api_error(exception)
+    confirm = request.scope.get(CONFIRM_CREDENTIAL)
+    if confirm is not None and error.status < InternalError.status:
+        try:
+            await confirm(request)
+        except APIError as ended:
+            error = ended
+    return error_response(request, error)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Render every error that is raised inside the application in the contract's envelope."""
+    app.add_exception_handler(StarletteHTTPException, _render)
+    app.add_exception_handler(RequestValidationError, _render)

@@ -1,0 +1,69 @@
+"""One structured line per event: for people in development, JSON in production."""
+
+import logging
+import logging.config
+import sys
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
+
+
+def configure_logging(*, level: str, form: Literal["json", "console"]) -> None:
+    """Send structlog's and the standard library's records to standard output in one form.
+
+    Request ids and user ids join by `structlog.contextvars`. Uvicorn's own access log is off: the
+    request log of `RequestMiddleware` says more, and says it without query strings.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendering: list[Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "structured": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": [
+                        *shared,
+                        structlog.stdlib.PositionalArgumentsFormatter(),
+                    ],
+                    "processors": [
+                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                        *rendering,
+                    ],
+                }
+            },
+            "handlers": {
+                "stdout": {
+                    "class": "logging.StreamHandler",
+                    "stream": "ext://sys.stdout",
+                    "formatter": "structured",
+                }
+            },
+            "root": {"handlers": ["stdout"], "level": level},
+            "loggers": {
+                "uvicorn": {"handlers": [], "propagate": True, "level": level},
+                "uvicorn.error": {"handlers": [], "propagate": True, "level": level},
+                "uvicorn.access": {"handlers": [], "propagate": False},
+                "asyncio": {"level": "WARNING"},
+            },
+        }
+    )

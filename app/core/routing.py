@@ -1,0 +1,178 @@
+"""The strict route: who is asking, may they, and is the request well formed, before FastAPI looks.
+
+FastAPI reads the body before it solves any dependency, so that a stranger would learn from a 400
+what only users should. A route of this class authenticates first, and refuses by name what FastAPI
+would ignore: unknown and repeated query parameters, and bodies of another media type.
+"""
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from typing import Any, ClassVar
+
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.params import Form
+from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
+
+from app.core.errors import (
+    CONFIRM_CREDENTIAL,
+    MAXIMUM_ERRORS_SHOWN,
+    ClientClosedRequest,
+    MalformedJSON,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    ValidationFailed,
+    field_errors,
+)
+from app.core.responses import FieldError
+
+MAXIMUM_BODY_BYTES = 1024 * 1024
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Authenticator(SecurityBase):
+    """A security scheme that can be asked before the body is read, and again after a refusal."""
+
+    @abstractmethod
+    async def authenticate(self, request: Request, scopes: frozenset[str]) -> None:
+        """Remember who is asking in the request, or raise the 401 or 403 that answers it."""
+
+    @abstractmethod
+    async def __call__(self, request: Request) -> Any:  # noqa: ANN401 - core knows no users
+        """Who is asking, as `authenticate` found out; this is what endpoints are given."""
+
+    @abstractmethod
+    async def confirm(self, request: Request) -> None:
+        """Raise the 401 if the credential has ended since this worker last looked it up.
+
+        Called before a 4xx is answered: the identity may have come from the worker's memory, and
+        whoever lost it meanwhile is told so, and not what is wrong with the rest of the request.
+        """
+
+
+class StrictRequest(Request):
+    """A request whose body is limited in size while it streams, and whose JSON is strict."""
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > MAXIMUM_BODY_BYTES:
+            raise PayloadTooLarge
+        received = 0
+        try:
+            async for chunk in super().stream():
+                received += len(chunk)
+                if received > MAXIMUM_BODY_BYTES:
+                    raise PayloadTooLarge
+                yield chunk
+        except ClientDisconnect:
+            raise ClientClosedRequest from None
+
+    async def json(self) -> Any:  # noqa: ANN401 - JSON is anything
+        """The body as strict JSON: no NaN, no Infinity, no lone surrogate, bounded in depth."""
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise MalformedJSON(
+                errors=[FieldError(field="body", message=str(error), code="invalid")]
+            ) from None
+
+
+class StrictRoute(APIRoute):
+    """See the module's docstring. Use it as a router's `route_class`."""
+
+    refuses_unknown_parameters: ClassVar[bool] = True
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        authenticator = _authenticator(self.dependant)
+        scopes = frozenset(_scopes(self.dependant))
+        query_names = dict(_query_names(self.dependant))
+        media_types = _media_types(self)
+
+        async def handle_strictly(request: Request) -> Response:
+            request = StrictRequest(request.scope, request.receive, request._send)  # noqa: SLF001 - Starlette has no public name for it
+            if authenticator is not None:
+                request.scope[CONFIRM_CREDENTIAL] = authenticator.confirm
+                await authenticator.authenticate(request, scopes)
+            if media_types:
+                _check_media_type(request, media_types)
+            if self.refuses_unknown_parameters:
+                _check_query_names(request, query_names)
+            return await handle(request)
+
+        return handle_strictly
+
+
+def _dependants(dependant: Dependant) -> Iterator[Dependant]:
+    yield dependant
+    for sub in dependant.dependencies:
+        yield from _dependants(sub)
+
+
+def _authenticator(dependant: Dependant) -> Authenticator | None:
+    for sub in _dependants(dependant):
+        if isinstance(sub.call, Authenticator):
+            return sub.call
+    return None
+
+
+def _scopes(dependant: Dependant) -> Iterator[str]:
+    for sub in _dependants(dependant):
+        yield from sub.own_oauth_scopes or ()
+
+
+def _query_names(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    """Each query parameter's name, and whether it may be repeated."""
+    for sub in _dependants(dependant):
+        for field in sub.query_params:
+            annotation = field.field_info.annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                for name, info in annotation.model_fields.items():
+                    yield info.alias or name, "list[" in str(info.annotation)
+            else:
+                yield field.alias, "list[" in str(annotation)
+
+
+def _media_types(route: APIRoute) -> frozenset[str]:
+    """The media types that the route's body may have; empty for a route without a body."""
+    if route.body_field is None:
+        return frozenset()
+    if isinstance(route.body_field.field_info, Form):
+        return frozenset({"application/x-www-form-urlencoded"})
+    if "PATCH" in (route.methods or ()):
+        return frozenset({"application/json", "application/merge-patch+json"})
+    return frozenset({"application/json"})
+
+
+def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
+    headers = request.headers
+    given = headers.get("content-type")
+    if given is None:
+        # Without a body the answer names the body as missing, which helps more.
+        if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+            return
+        raise UnsupportedMediaType
+    if given.partition(";")[0].strip().lower() not in media_types:
+        raise UnsupportedMediaType
+
+
+def _check_query_names(request: Request, query_names: dict[str, bool]) -> None:
+    if not request.scope["query_string"]:
+        return
+    seen: set[str] = set()
+    faults: list[dict[str, Any]] = []
+    for name, _ in request.query_params.multi_items():
+        if name not in query_names:
+            faults.append({"loc": ("query", name), "type": "extra_forbidden", "msg": ""})
+        elif name in seen and not query_names[name]:
+            message = "This parameter is given more than once"
+            faults.append({"loc": ("query", name), "type": "duplicate", "msg": message})
+        seen.add(name)
+        if len(faults) == MAXIMUM_ERRORS_SHOWN:
+            break
+    if faults:
+        raise ValidationFailed(errors=field_errors(faults))

@@ -1,0 +1,82 @@
+"""Passwords and bearer credentials: how they are made, recognised and stored."""
+
+import hashlib
+import hmac
+import secrets
+import string
+import zlib
+from functools import partial
+
+from anyio import CapacityLimiter, to_thread
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+
+ALPHABET = string.digits + string.ascii_letters
+RANDOM_CHARACTERS = 32
+CHECKSUM_CHARACTERS = 6
+
+
+class PasswordHasher:
+    """Argon2id in threads, a few at a time, so that a storm of logins leaves the event loop free.
+
+    The defaults of argon2-cffi are RFC 9106's low-memory ones (64 MiB, 3 passes, 4 lanes), above
+    what OWASP asks for.
+    """
+
+    def __init__(self, *, concurrency: int) -> None:
+        self._argon2 = PasswordHash((Argon2Hasher(),))
+        self._limiter = CapacityLimiter(concurrency)
+        # Checked when the name is unknown, so that the answer takes as long as for a known one.
+        self._decoy = self._argon2.hash(secrets.token_hex())
+
+    async def hash(self, password: str) -> str:
+        """The encoded Argon2id hash of `password`, with its salt and parameters."""
+        return await to_thread.run_sync(self._argon2.hash, password, limiter=self._limiter)
+
+    async def verify(self, password: str, password_hash: str | None) -> tuple[bool, str | None]:
+        """Whether `password` matches, and a new hash if the parameters have risen since.
+
+        Takes the same time for `password_hash=None`, and answers False.
+        """
+        check = partial(self._argon2.verify_and_update, password, password_hash or self._decoy)
+        matches, rehashed = await to_thread.run_sync(check, limiter=self._limiter)
+        return matches and password_hash is not None, rehashed
+
+
+def new_token(prefix: str) -> str:
+    """A bearer credential: `prefix`, 32 random base-62 characters (190 bits) and their checksum."""
+    random = "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARACTERS))
+    return prefix + random + _checksum(prefix + random)
+
+
+def is_well_formed_token(token: str, *, prefixes: tuple[str, ...]) -> bool:
+    """Whether `token` may be one of ours; a mistyped one needs no look at the database."""
+    body, checksum = token[:-CHECKSUM_CHARACTERS], token[-CHECKSUM_CHARACTERS:]
+    return (
+        token.isascii()
+        and any(
+            token.startswith(prefix)
+            and len(token) == len(prefix) + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS
+            for prefix in prefixes
+        )
+        and hmac.compare_digest(_checksum(body), checksum)
+    )
+
+
+def _checksum(text: str) -> str:
+    """CRC-32 in base 62, padded to six characters, as GitHub's tokens have it."""
+    number = zlib.crc32(text.encode())
+    digits = ""
+    for _ in range(CHECKSUM_CHARACTERS):
+        number, digit = divmod(number, len(ALPHABET))
+        digits = ALPHABET[digit] + digits
+    return digits
+
+
+def token_digest(token: str, *, secret_key: str) -> bytes:
+    """What is stored of a credential: HMAC-SHA-256 under a key derived from `SECRET_KEY`.
+
+    A keyed digest suffices in place of a slow hash because the token is random, not chosen.
+    """
+    key = hmac.digest(secret_key.encode(), b"taskflow credential digest", hashlib.sha256)
+    return hmac.digest(key, token.encode(), hashlib.sha256)

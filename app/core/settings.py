@@ -1,0 +1,183 @@
+"""What an operator can set, by environment variables or `.env`, and how faults are told."""
+
+import hashlib
+import os
+import re
+import secrets
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MINIMUM_SECRET_KEY_LENGTH = 32
+MINIMUM_PRODUCTION_PASSWORD_LENGTH = 8
+# Fewer different characters than this were typed by holding a key down.
+MINIMUM_SECRET_KEY_VARIETY = 8
+PLACEHOLDER = re.compile(
+    r"change.?me|your.?secret|secret.?key|placeholder|example|xxxx", re.IGNORECASE
+)
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    TESTING = "testing"
+    PRODUCTION = "production"
+
+
+class InvalidSettings(Exception):
+    """Every fault in the settings, one sentence each; `str()` of it is made for a terminal."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__(
+            "\n".join(["taskflow cannot start, its settings need attention:", *faults])
+        )
+        self.faults = faults
+
+
+def _default_data_dir() -> Path:
+    """Where the development database and its secret live, kept apart for each checkout.
+
+    PostgreSQL refuses to run as root and runs as `nobody` then, who cannot look into a private
+    checkout; the data of root therefore lives under `/var/lib`.
+    """
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/taskflow") / hashlib.sha256(bytes(CHECKOUT)).hexdigest()[:12]
+    return CHECKOUT / ".taskflow"
+
+
+class Settings(BaseSettings):
+    """The settings of one process; secrets are shown in no repr, log line or error.
+
+    Construct it by `load_settings()`, which turns faults into sentences.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    # `environment` comes first: the validators below ask for it.
+    environment: Environment = Environment.DEVELOPMENT
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    database_url: SecretStr | None = Field(default=None, validate_default=True)
+    database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
+    database_pool_timeout: Annotated[float, Field(gt=0, le=60)] = 0.8
+    database_connect_timeout: Annotated[float, Field(gt=0, le=60)] = 1.5
+    database_statement_timeout: Annotated[float, Field(gt=0, le=3600)] = 10
+    secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "console"] = Field(
+        default_factory=lambda fields: (
+            "json" if fields.get("environment") is Environment.PRODUCTION else "console"
+        )
+    )
+    registration_enabled: bool = True
+    password_min_length: Annotated[int, Field(ge=1, le=128)] = Field(
+        default_factory=lambda fields: (
+            12 if fields.get("environment") is Environment.PRODUCTION else 6
+        ),
+        validate_default=True,
+    )
+    login_token_ttl: Annotated[int, Field(ge=1, le=10 * 365 * 86_400)] = 86_400
+
+    @property
+    def required_database_url(self) -> str:
+        """The database's address, password included. Raises `InvalidSettings` if it is not set."""
+        if self.database_url is None:
+            raise InvalidSettings(
+                ["  DATABASE_URL is not set; in development, taskflow serve brings one along"]
+            )
+        return self.database_url.get_secret_value()
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _level_in_any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _driver_is_asyncpg(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        url = value.get_secret_value().strip() if value else ""
+        if not url:
+            if info.data.get("environment") is Environment.PRODUCTION:
+                raise ValueError(
+                    "is required in production, such as postgresql://user:password@host/taskflow"
+                )
+            return None
+        # SQLAlchemy takes a bare `postgresql://` for another driver and knows no `postgres://`.
+        scheme = re.match(r"(?:postgres|postgresql|postgresql\+asyncpg)://", url)
+        if scheme is None:
+            raise ValueError("must start with postgresql://, postgres:// or postgresql+asyncpg://")
+        return SecretStr("postgresql+asyncpg://" + url[scheme.end() :])
+
+    @field_validator("secret_key")
+    @classmethod
+    def _key_of_its_own(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        key = value.get_secret_value()
+        environment = info.data.get("environment")
+        if environment is Environment.PRODUCTION:
+            hint = "make one with: openssl rand -hex 32"
+            if not key:
+                raise ValueError(f"is required in production; {hint}")
+            if len(key) < MINIMUM_SECRET_KEY_LENGTH:
+                raise ValueError(
+                    f"must have at least {MINIMUM_SECRET_KEY_LENGTH} characters; {hint}"
+                )
+            if PLACEHOLDER.search(key) or len(set(key)) < MINIMUM_SECRET_KEY_VARIETY:
+                raise ValueError(f"is a placeholder, not a secret; {hint}")
+        elif not key and environment is Environment.DEVELOPMENT and "data_dir" in info.data:
+            return SecretStr(_kept_secret(info.data["data_dir"]))
+        elif not key:
+            return SecretStr(secrets.token_hex(32))
+        return value
+
+    @field_validator("password_min_length")
+    @classmethod
+    def _long_enough_for_production(cls, value: int, info: ValidationInfo) -> int:
+        in_production = info.data.get("environment") is Environment.PRODUCTION
+        if in_production and value < MINIMUM_PRODUCTION_PASSWORD_LENGTH:
+            raise ValueError(f"must be at least {MINIMUM_PRODUCTION_PASSWORD_LENGTH} in production")
+        return value
+
+
+def _kept_secret(data_dir: Path) -> str:
+    """The development secret beside the embedded database: made once, then read."""
+    path = data_dir / "secret_key"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    candidate = path.with_name(f".secret_key.{os.getpid()}")
+    if not path.exists():
+        descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.write(descriptor, secrets.token_hex(32).encode())
+        os.close(descriptor)
+        try:
+            # A link, not a rename: of two first starts at once, both must read the same secret.
+            os.link(candidate, path)
+        except FileExistsError:
+            pass
+        finally:
+            candidate.unlink()
+    return path.read_text(encoding="ascii").strip()
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; `overrides` win over the environment, which wins over `.env`.
+
+    Raises `InvalidSettings` with every fault at once and none of the offending values.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        raise InvalidSettings(
+            [
+                f"  {'.'.join(map(str, fault['loc'])).upper()} "
+                + fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+                for fault in error.errors(include_input=False, include_url=False)
+            ]
+        ) from None
+    except OSError as error:
+        raise InvalidSettings([f"  DATA_DIR cannot be used: {error.strerror}"]) from None

@@ -1,0 +1,60 @@
+"""Whether the process runs, and whether it can work."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+
+from app.core.errors import (
+    DatabaseUnavailable,
+    InternalError,
+    ValidationFailed,
+    document_errors,
+)
+from app.core.responses import Envelope, ReadModel
+from app.core.routing import StrictRoute
+from app.db.session import get_database
+
+router = APIRouter(
+    prefix="/health",
+    tags=["health"],
+    route_class=StrictRoute,
+    responses=document_errors(ValidationFailed, InternalError),
+)
+
+
+class Liveness(ReadModel):
+    """Said by a process that runs."""
+
+    status: Literal["healthy"] = Field(examples=["healthy"])
+
+
+class LivenessResponse(Envelope[Liveness]):
+    """The process runs."""
+
+
+class Readiness(ReadModel):
+    """Said by a process that can work."""
+
+    status: Literal["ready"] = Field(examples=["ready"])
+    database: Literal["connected"] = Field(examples=["connected"])
+
+
+class ReadinessResponse(Envelope[Readiness]):
+    """The process can work."""
+
+
+@router.get("", summary="Is the process alive?")
+async def read_liveness() -> LivenessResponse:
+    """For a liveness probe: says that the process runs, and touches no database."""
+    return LivenessResponse(data=Liveness(status="healthy"))
+
+
+@router.get(
+    "/ready", summary="Can the service work?", responses=document_errors(DatabaseUnavailable)
+)
+async def read_readiness(request: Request) -> ReadinessResponse:
+    """For a readiness probe: asks the database, and gives up on it within two seconds."""
+    if not await get_database(request).is_ready():
+        raise DatabaseUnavailable
+    return ReadinessResponse(data=Readiness(status="ready", database="connected"))

@@ -1,0 +1,98 @@
+"""The application factory: the only place where the parts are wired together."""
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
+from starlette.types import Scope
+
+from app import __version__
+from app.accounts.credentials import ActorCache
+from app.accounts.errors import OAuthError, render_oauth_error
+from app.api import router as api
+from app.core.errors import MethodNotAllowed, error_response, install_error_handlers
+from app.core.logging import configure_logging
+from app.core.middleware import RequestMiddleware
+from app.core.openapi import install_docs, openapi_document, operation_id
+from app.core.security import PasswordHasher
+from app.core.settings import InvalidSettings, Settings, load_settings
+from app.db.session import Database, as_error
+from app.health.router import router as health
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service, ready to be run by any ASGI server.
+
+    Raises `InvalidSettings` without a `database_url`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await app.state.database.close()
+
+    app = FastAPI(
+        title="taskflow",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+    )
+    app.state.settings = settings
+    app.state.database = Database(settings)
+    app.state.actors = ActorCache()
+    # Argon2 takes all of a core and 64 MiB: more at once than cores only makes each slower.
+    app.state.password_hasher = PasswordHasher(concurrency=max(1, (os.cpu_count() or 1) // 2))
+    app.include_router(health)
+    app.include_router(api)
+    install_docs(app)
+    install_error_handlers(app)
+    app.add_exception_handler(OAuthError, render_oauth_error)
+    app.add_exception_handler(405, _method_not_allowed)
+    app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.add_middleware(RequestMiddleware, as_error=as_error, route_template=_RouteTemplates(app))
+    return app
+
+
+class _RouteTemplates:
+    """Names the route of a finished request, such as `/api/v1/tasks/{task_id}`, for the log."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._templates: dict[Any, str | None] = {}
+
+    def __call__(self, scope: Scope) -> str | None:
+        if not self._templates:
+            self._templates = {
+                route.endpoint: route.path_format for route in iter_route_contexts(self._app.routes)
+            }
+        return self._templates.get(scope.get("endpoint"))
+
+
+async def _method_not_allowed(request: Request, _: Exception) -> JSONResponse:
+    """Starlette names the methods of the first route that matches; `Allow` holds those of all."""
+    allowed: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.methods and route.path_regex.match(request.scope["path"]):
+            allowed |= route.methods
+    if "GET" in allowed:
+        allowed.add("HEAD")
+    return error_response(request, MethodNotAllowed(headers={"Allow": ", ".join(sorted(allowed))}))
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`app.main:app`, made from the environment when a server asks for it and not on import."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        settings = load_settings()
+        configure_logging(level=settings.log_level, form=settings.log_format)
+        return create_app(settings)
+    except InvalidSettings as error:
+        raise SystemExit(str(error)) from None

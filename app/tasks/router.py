@@ -1,0 +1,115 @@
+"""Tasks, only ever the caller's own."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from app.accounts.credentials import CurrentUser, requires
+from app.accounts.errors import InsufficientScope, Unauthenticated
+from app.core.errors import (
+    DatabaseUnavailable,
+    InternalError,
+    MalformedJSON,
+    Overloaded,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    ValidationFailed,
+    document_errors,
+)
+from app.core.routing import StrictRoute
+from app.db.session import SessionDep
+from app.tasks import service
+from app.tasks.errors import TaskNotFound
+from app.tasks.schemas import (
+    TaskCreate,
+    TaskDeletedResponse,
+    TaskId,
+    TaskListResponse,
+    TaskQuery,
+    TaskRead,
+    TaskResponse,
+    TaskUpdate,
+)
+
+router = APIRouter(
+    prefix="/tasks",
+    tags=["tasks"],
+    route_class=StrictRoute,
+    responses=document_errors(
+        Unauthenticated, InsufficientScope, InternalError, DatabaseUnavailable, Overloaded
+    ),
+)
+BODY_ERRORS = (ValidationFailed, MalformedJSON, PayloadTooLarge, UnsupportedMediaType)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a task",
+    dependencies=[requires("tasks:write")],
+    responses=document_errors(*BODY_ERRORS),
+)
+async def create_task(
+    data: TaskCreate, actor: CurrentUser, session: SessionDep, response: Response
+) -> TaskResponse:
+    """Store a new task of the caller. `Location` tells where it is from then on."""
+    task = TaskRead.model_validate(await service.create_task(session, actor, data))
+    response.headers["Location"] = f"/api/v1/tasks/{task.id}"
+    return TaskResponse(message="Task created", data=task)
+
+
+@router.get(
+    "",
+    summary="List tasks",
+    dependencies=[requires("tasks:read")],
+    responses=document_errors(ValidationFailed),
+)
+async def list_tasks(
+    query: Annotated[TaskQuery, Query()], actor: CurrentUser, session: SessionDep
+) -> TaskListResponse:
+    """The caller's tasks, newest first, with exact totals. A page past the end is an empty list."""
+    return TaskListResponse(data=await service.list_tasks(session, actor, query))
+
+
+@router.get(
+    "/{task_id}",
+    summary="Read a task",
+    dependencies=[requires("tasks:read")],
+    responses=document_errors(ValidationFailed, TaskNotFound),
+)
+async def read_task(task_id: TaskId, actor: CurrentUser, session: SessionDep) -> TaskResponse:
+    """One task of the caller. Another's task is not found, as one that does not exist."""
+    task = await service.read_task(session, actor, task_id)
+    return TaskResponse(data=TaskRead.model_validate(task))
+
+
+@router.patch(
+    "/{task_id}",
+    summary="Change a task",
+    dependencies=[requires("tasks:write")],
+    responses=document_errors(*BODY_ERRORS, TaskNotFound),
+)
+async def update_task(
+    task_id: TaskId, data: TaskUpdate, actor: CurrentUser, session: SessionDep
+) -> TaskResponse:
+    """Change the fields that the body holds (JSON Merge Patch, RFC 7396) and leave the others.
+
+    Two patches of different fields at the same time both stand. A patch that changes nothing keeps
+    `version` and `updated_at`.
+    """
+    task = await service.update_task(session, actor, task_id, data)
+    return TaskResponse(message="Task updated", data=TaskRead.model_validate(task))
+
+
+@router.delete(
+    "/{task_id}",
+    summary="Delete a task",
+    dependencies=[requires("tasks:write")],
+    responses=document_errors(ValidationFailed, TaskNotFound),
+)
+async def delete_task(
+    task_id: TaskId, actor: CurrentUser, session: SessionDep
+) -> TaskDeletedResponse:
+    """Remove a task. It reads as 404 from then on."""
+    await service.delete_task(session, actor, task_id)
+    return TaskDeletedResponse(message="Task deleted", data=None)
