@@ -1,0 +1,131 @@
+"""Fixtures only. Tests are kept apart by tenancy: each takes fresh accounts and cleans nothing."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy.engine import make_url
+
+from app.core.settings import Settings
+from app.db.embedded import embedded_database, throwaway_data_dir
+from app.db.migrations import migrate
+from app.db.session import Database
+from app.main import create_app
+from tests.support import Account, http_client, make_account, run_sql, served, testing_settings
+
+NewDatabase = Callable[[], str]
+NewAccount = Callable[..., Awaitable[Account]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _settings_come_from_tests_alone() -> Iterator[None]:
+    """What the developer has set must not change what is tested."""
+    kept = {name: os.environ.pop(name) for name in _setting_names() if name in os.environ}
+    configuration: Any = Settings.model_config
+    configuration["env_file"] = None
+    yield
+    os.environ.update(kept)
+
+
+def _setting_names() -> list[str]:
+    return [name.upper() for name in Settings.model_fields]
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A PostgreSQL server: TEST_DATABASE_URL's if set, else a throw-away one of our own."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield given.replace("postgres://", "postgresql://").replace(
+            "postgresql://", "postgresql+asyncpg://"
+        )
+        return
+    with throwaway_data_dir() as folder, embedded_database(folder, throwaway=True) as database:
+        yield database.url
+
+
+@pytest.fixture(scope="session")
+def new_empty_database(server_url: str) -> Iterator[NewDatabase]:
+    """Makes empty databases on the server and drops them at the end."""
+    yield from _databases(server_url, clone_of="template0")
+
+
+@pytest.fixture(scope="session")
+def template_url(new_empty_database: NewDatabase) -> str:
+    """A migrated database that nobody is connected to, for cloning."""
+    url = new_empty_database()
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def new_database(server_url: str, template_url: str) -> Iterator[NewDatabase]:
+    """Makes migrated databases, for tests of what is global: faults, the command line."""
+    yield from _databases(server_url, clone_of=make_url(template_url).database or "")
+
+
+def _databases(server_url: str, *, clone_of: str) -> Iterator[NewDatabase]:
+    made: list[str] = []
+
+    def new() -> str:
+        name = f"taskflow_test_{uuid4().hex[:12]}"
+        run_sql(server_url, f'CREATE DATABASE "{name}" TEMPLATE "{clone_of}"')
+        made.append(name)
+        return make_url(server_url).set(database=name).render_as_string(hide_password=False)
+
+    yield new
+    if made:
+        run_sql(server_url, *(f'DROP DATABASE "{name}" WITH (FORCE)' for name in made))
+
+
+@pytest.fixture(scope="session")
+def settings(new_database: NewDatabase) -> Settings:
+    return testing_settings(new_database())
+
+
+@pytest.fixture(scope="session")
+def base_url(settings: Settings) -> Iterator[str]:
+    """The service that most tests share, on a real port."""
+    with served(create_app(settings)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """The tests' own way to the shared service's database."""
+    database = Database(settings)
+    yield database
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+async def client(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that is not logged in."""
+    async with http_client(base_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def new_account(base_url: str, database: Database) -> AsyncIterator[NewAccount]:
+    """Makes accounts of the shared service; takes what `make_account` takes."""
+    made: list[Account] = []
+
+    async def new(**options: Any) -> Account:
+        made.append(await make_account(database, base_url, **options))
+        return made[-1]
+
+    yield new
+    for account in made:
+        await account.client.aclose()
+
+
+@pytest.fixture
+async def alice(new_account: NewAccount) -> Account:
+    return await new_account()
+
+
+@pytest.fixture
+async def bob(new_account: NewAccount) -> Account:
+    return await new_account()
