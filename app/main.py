@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings)
     app.state.actors = ActorCache()
-    # Argon2 takes all of a core and 64 MiB: more at once than cores only makes each slower.
+    # Argon2 takes a core for itself: more at once than half of them would starve the event loop.
     app.state.password_hasher = PasswordHasher(concurrency=max(1, (os.cpu_count() or 1) // 2))
     app.include_router(health)
     app.include_router(api)
@@ -70,7 +70,9 @@ class _RouteTemplates:
     def __call__(self, scope: Scope) -> str | None:
         if not self._templates:
             self._templates = {
-                route.endpoint: route.path_format for route in iter_route_contexts(self._app.routes)
+                route.endpoint: route.path_format
+                for route in iter_route_contexts(self._app.routes)
+                if route.endpoint is not None
             }
         return self._templates.get(scope.get("endpoint"))
 

@@ -2,19 +2,21 @@
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
 import pytest
+import structlog
 from sqlalchemy.engine import make_url
 
+from app.core.logging import configure_logging
 from app.core.settings import Settings
 from app.db.embedded import embedded_database, throwaway_data_dir
 from app.db.migrations import migrate
 from app.db.session import Database
 from app.main import create_app
-from tests.support import Account, http_client, make_account, run_sql, served, testing_settings
+from tests.support import Account, http_client, make_account, run_sql, served, service_settings
 
 NewDatabase = Callable[[], str]
 NewAccount = Callable[..., Awaitable[Account]]
@@ -32,6 +34,11 @@ def _settings_come_from_tests_alone() -> Iterator[None]:
 
 def _setting_names() -> list[str]:
     return [name.upper() for name in Settings.model_fields]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_are_the_services() -> None:
+    configure_logging(level="INFO", form="console")
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +89,7 @@ def _databases(server_url: str, *, clone_of: str) -> Iterator[NewDatabase]:
 
 @pytest.fixture(scope="session")
 def settings(new_database: NewDatabase) -> Settings:
-    return testing_settings(new_database())
+    return service_settings(new_database())
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +126,15 @@ async def new_account(base_url: str, database: Database) -> AsyncIterator[NewAcc
     yield new
     for account in made:
         await account.client.aclose()
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[dict[str, Any]]]:
+    """The structured lines that the service in this process logs during the test."""
+    with structlog.testing.capture_logs(
+        processors=[structlog.contextvars.merge_contextvars]
+    ) as lines:
+        yield cast("list[dict[str, Any]]", lines)
 
 
 @pytest.fixture

@@ -2,12 +2,20 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +34,11 @@ from app.db.session import Database
 
 SECRET_KEY = "a key that only tests use, long enough for anything"
 READY_WITHIN_SECONDS = 20
+TASKFLOW = Path(sys.executable).with_name("taskflow")
+# Nothing that the developer has set, but where coverage is measured in subprocesses.
+CLEAN_ENVIRONMENT = {
+    name: os.environ[name] for name in os.environ if name in {"PATH", "HOME"} or "COV" in name
+}
 # Made once: each client would load all certificates again, for connections without TLS.
 SSL_CONTEXT = ssl.create_default_context()
 
@@ -89,7 +102,7 @@ async def make_account(
     return Account(user_id, name, credential_id, token, client)
 
 
-def testing_settings(database_url: str, **overrides: Any) -> Settings:
+def service_settings(database_url: str, **overrides: Any) -> Settings:
     """The settings of a service under test, whatever the environment says."""
     return Settings.model_validate(
         {
@@ -147,7 +160,7 @@ def plain_url(database_url: str) -> str:
 
 
 def run_sql(database_url: str, *statements: str) -> None:
-    """Run statements one by one, from a test without an event loop."""
+    """Run statements one by one; works with and without a running event loop."""
 
     async def run() -> None:
         connection = await asyncpg.connect(plain_url(database_url))
@@ -157,4 +170,73 @@ def run_sql(database_url: str, *statements: str) -> None:
         finally:
             await connection.close()
 
-    asyncio.run(run())
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(lambda: asyncio.run(run())).result()
+
+
+class RunningService:
+    """A `taskflow serve` of its own process group, started as an operator starts it."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{port}"
+        self._log = log
+        self._output = ""
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [TASKFLOW, "serve"],
+                env=CLEAN_ENVIRONMENT | environment | {"PORT": str(port)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=log.parent,
+            )
+
+    def wait_until_ready(self) -> None:
+        """Ask for readiness until the answer is yes; fails with the log if the process ends."""
+        deadline = time.monotonic() + READY_WITHIN_SECONDS
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.output()
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.base_url}/health/ready").status_code == 200:
+                    return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.05)
+        raise AssertionError("the service did not become ready:\n" + self.output())
+
+    def output(self) -> str:
+        """All that the process has printed; also after its folder is gone."""
+        if self._log.exists():
+            self._output = self._log.read_text()
+        return self._output
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(READY_WITHIN_SECONDS)
+
+
+@contextlib.contextmanager
+def running_service(database_url: str, **environment: str) -> Iterator[RunningService]:
+    """A production service on `database_url`, ready, and stopped at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        service = RunningService(
+            {
+                "ENVIRONMENT": "production",
+                "DATABASE_URL": database_url,
+                "SECRET_KEY": SECRET_KEY,
+                **environment,
+            },
+            Path(folder) / "log",
+        )
+        try:
+            service.wait_until_ready()
+            yield service
+            service.stop()
+            service.output()
+        finally:
+            service.process.kill()
+            service.process.wait()

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
@@ -15,7 +16,8 @@ def configure_logging(*, level: str, form: Literal["json", "console"]) -> None:
     """Send structlog's and the standard library's records to standard output in one form.
 
     Request ids and user ids join by `structlog.contextvars`. Uvicorn's own access log is off: the
-    request log of `RequestMiddleware` says more, and says it without query strings.
+    request log of `RequestMiddleware` says more, and says it without query strings. Tracebacks come
+    without local variables, which hold passwords and tokens.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -24,9 +26,16 @@ def configure_logging(*, level: str, form: Literal["json", "console"]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     rendering: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.JSONRenderer(),
+        ]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

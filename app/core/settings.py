@@ -177,6 +177,8 @@ def load_settings(**overrides: object) -> Settings:
                 f"  {'.'.join(map(str, fault['loc'])).upper()} "
                 + fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
                 for fault in error.errors(include_input=False, include_url=False)
+                # Defaults that depend on another setting are not at fault when that one is.
+                if fault["type"] != "default_factory_not_called"
             ]
         ) from None
     except OSError as error:

@@ -30,6 +30,4 @@ async def test_of_many_deletions_at_once_one_succeeds(alice: Account) -> None:
 
 async def test_what_is_no_task_is_not_found(alice: Account) -> None:
     for task_id in ("abc", "0", "99999999999999999999"):
-        assert_error(
-            await alice.client.delete(f"/api/v1/tasks/{task_id}"), 404, "task_not_found"
-        )
+        assert_error(await alice.client.delete(f"/api/v1/tasks/{task_id}"), 404, "task_not_found")

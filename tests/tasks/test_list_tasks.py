@@ -53,9 +53,7 @@ async def test_twenty_are_on_a_page_unless_said(alice: Account) -> None:
 
 
 @pytest.mark.parametrize("page", [3, 10_000, 9_007_199_254_740_991])
-async def test_a_page_past_the_end_is_empty_and_keeps_the_totals(
-    alice: Account, page: int
-) -> None:
+async def test_a_page_past_the_end_is_empty_and_keeps_the_totals(alice: Account, page: int) -> None:
     await alice.create_task()
 
     data = await listed(alice, f"?page={page}&per_page=100")

@@ -1,0 +1,129 @@
+"""Bodies that are not JSON, too large, of another type, or not even whole."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support import Account, assert_error
+
+TWO_MEBIBYTES = 2 * 1024 * 1024
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b'{"title": "x"',
+        b'{"title": "x"} trailing',
+        b"{'title': 'x'}",
+        b'{"title": "x",}',
+        b'{"title": NaN}',
+        b'{"title": "x", "description": Infinity}',
+        b'{"title": "x", "a": -Infinity}',
+        b'{"title": "\\ud800"}',
+        b'{"title": "\\udc00\\ud800"}',
+        b'{"\\ud800": 1}',
+        b'{"title": "\xff\xfe"}',
+        b'{"title": "\xed\xa0\x80"}',
+        '{"title": "x"}'.encode("utf-16"),
+        b"\xef\xbb\xbf" + b'{"title": "x"}',
+        b"[" * 100_000,
+        b'{"title": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        b"\x00",
+        b'{"title": "a\x00b"}',
+    ],
+)
+async def test_what_is_not_strict_json_is_malformed(alice: Account, body: bytes) -> None:
+    response = await alice.client.post("/api/v1/tasks", content=body, headers=JSON)
+
+    assert_error(response, 400, "malformed_json", fields={"body": "invalid"})
+
+
+async def test_numbers_of_any_size_do_no_harm(alice: Account) -> None:
+    for number in ("1e400", "-1e400", "9" * 5000, "1" + "0" * 300 + ".5"):
+        response = await alice.client.post(
+            "/api/v1/tasks", content=f'{{"title": {number}}}', headers=JSON
+        )
+        assert response.status_code == 400
+        assert response.json()["code"] in {"validation_failed", "malformed_json"}
+
+
+async def test_a_missing_body_is_named(alice: Account) -> None:
+    for headers in ({}, JSON):
+        response = await alice.client.post("/api/v1/tasks", headers=headers)
+        assert_error(response, 400, "validation_failed", fields={"body": "missing"})
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "",
+        "text/plain",
+        "application/xml",
+        "application/x-www-form-urlencoded",
+        "application/merge-patch+json",
+        "application/problem+json",
+        "application/jsonx",
+        "json",
+    ],
+)
+async def test_a_body_of_another_type_is_refused(alice: Account, content_type: str | None) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    response = await alice.client.post("/api/v1/tasks", content=b'{"title": "x"}', headers=headers)
+
+    assert_error(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
+async def test_parameters_and_case_of_the_content_type_do_not_matter(
+    alice: Account, content_type: str
+) -> None:
+    response = await alice.client.post(
+        "/api/v1/tasks", content=b'{"title": "x"}', headers={"Content-Type": content_type}
+    )
+
+    assert response.status_code == 201
+
+
+async def chunks(size: int) -> AsyncIterator[bytes]:
+    for _ in range(size // 65_536):
+        yield b" " * 65_536
+
+
+async def test_two_mebibytes_are_too_large_with_and_without_content_length(
+    alice: Account,
+) -> None:
+    sized = await alice.client.post("/api/v1/tasks", content=b" " * TWO_MEBIBYTES, headers=JSON)
+    assert_error(sized, 413, "payload_too_large")
+    streamed = await alice.client.post("/api/v1/tasks", content=chunks(TWO_MEBIBYTES), headers=JSON)
+    assert_error(streamed, 413, "payload_too_large")
+
+
+async def test_a_body_of_just_one_mebibyte_is_read(alice: Account) -> None:
+    for padding, status in ((1024 * 1024, 201), (1024 * 1024 + 1, 413)):
+        body = json.dumps({"title": "x"}).encode().ljust(padding)
+        response = await alice.client.post("/api/v1/tasks", content=body, headers=JSON)
+        assert response.status_code == status
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_body_does_no_harm(
+    alice: Account,
+) -> None:
+    address = urlsplit(str(alice.client.base_url))
+    for _ in range(20):
+        _, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(
+            b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer " + alice.token.encode() + b"\r\nContent-Length: 500\r\n\r\n{"
+        )
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    assert (await alice.create_task())["version"] == 1

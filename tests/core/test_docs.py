@@ -1,0 +1,105 @@
+"""The OpenAPI document and its page."""
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+import pytest
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+@pytest.fixture
+async def document(client: httpx.AsyncClient) -> dict[str, Any]:
+    body: dict[str, Any] = (await client.get("/openapi.json")).json()
+    return body
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        operation["operationId"]: operation
+        for path in document["paths"].values()
+        for method, operation in path.items()
+        if method in METHODS
+    }
+
+
+async def test_the_root_leads_to_the_docs(client: httpx.AsyncClient) -> None:
+    response = await client.get("/")
+
+    assert response.status_code == 307
+    assert response.headers["Location"] == "/docs"
+
+
+async def test_the_docs_load_nothing_from_another_host_and_run_nothing_inline(
+    client: httpx.AsyncClient,
+) -> None:
+    page = await client.get("/docs")
+    assert page.headers["Content-Type"].startswith("text/html")
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+
+    loaded: list[str] = []
+
+    class Links(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            loaded.extend(value or "" for name, value in attrs if name in {"src", "href"})
+            assert not [name for name, _ in attrs if name.startswith("on") or name == "style"]
+            assert tag != "script" or dict(attrs).get("src")
+
+    Links().feed(page.text)
+    assert len(loaded) == 4
+    for path in loaded:
+        assert path.startswith("/docs/assets/")
+        assert (await client.get(path)).status_code == 200
+    styles = (await client.get("/docs/assets/swagger-ui.css")).text
+    assert not re.search(r"url\(\s*['\"]?(https?:)?//", styles)
+
+
+async def test_operations_are_named_verb_noun_and_described(document: dict[str, Any]) -> None:
+    found = operations(document)
+
+    assert set(found) == {
+        "read_liveness",
+        "read_readiness",
+        "create_user",
+        "read_me",
+        "create_token",
+        "create_task",
+        "list_tasks",
+        "read_task",
+        "update_task",
+        "delete_task",
+    }
+    for name, operation in found.items():
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert operation["tags"], name
+
+
+async def test_the_document_has_no_422_and_no_leftovers_of_it(document: dict[str, Any]) -> None:
+    for name, operation in operations(document).items():
+        assert "422" not in operation["responses"], name
+    assert not {name for name in document["components"]["schemas"] if "HTTPValidation" in name}
+
+
+async def test_every_secured_operation_documents_its_scope_and_401_and_403(
+    document: dict[str, Any],
+) -> None:
+    secured = {
+        name: operation
+        for name, operation in operations(document).items()
+        if "security" in operation
+    }
+    assert len(secured) == 6
+    for name, operation in secured.items():
+        (requirement,) = operation["security"]
+        assert len(requirement["Bearer"]) == 1, name
+        assert {"401", "403"} <= operation["responses"].keys(), name
+
+
+async def test_query_parameters_are_free_of_null(document: dict[str, Any]) -> None:
+    for name, operation in operations(document).items():
+        for parameter in operation.get("parameters", []):
+            assert "anyOf" not in parameter["schema"], (name, parameter["name"])

@@ -1,0 +1,149 @@
+"""Settings: their defaults, their forms, and faults told in words and all at once."""
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.settings import Environment, InvalidSettings, Settings, load_settings
+
+GOOD_KEY = "0123456789abcdefghijklmnopqrstuvwxyz"
+GOOD_URL = "postgresql://taskflow:hunter2@db.internal/taskflow"
+
+
+def production(**overrides: Any) -> Settings:
+    return load_settings(
+        **{
+            "environment": "production",
+            "database_url": GOOD_URL,
+            "secret_key": GOOD_KEY,
+            **overrides,
+        }
+    )
+
+
+def faults(**overrides: Any) -> str:
+    with pytest.raises(InvalidSettings) as caught:
+        production(**overrides)
+    return str(caught.value)
+
+
+def test_development_needs_no_setting_at_all(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path)
+
+    assert settings.environment is Environment.DEVELOPMENT
+    assert settings.database_url is None
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
+    assert (settings.log_format, settings.password_min_length) == ("console", 6)
+    assert settings.login_token_ttl == 86_400
+
+
+def test_the_development_secret_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    first = load_settings(data_dir=tmp_path / "new").secret_key.get_secret_value()
+    second = load_settings(data_dir=tmp_path / "new").secret_key.get_secret_value()
+
+    assert first == second
+    assert len(first) == 64
+    mode = (tmp_path / "new" / "secret_key").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+    assert load_settings(data_dir=tmp_path / "other").secret_key.get_secret_value() != first
+
+
+def test_a_data_folder_that_cannot_be_made_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidSettings, match="DATA_DIR cannot be used"):
+        load_settings(data_dir=tmp_path / "file" / "below")
+
+
+def test_testing_makes_a_secret_of_its_own() -> None:
+    settings = load_settings(environment="testing")
+
+    assert len(settings.secret_key.get_secret_value()) == 64
+
+
+def test_production_has_its_own_defaults() -> None:
+    settings = production()
+
+    assert (settings.log_format, settings.password_min_length) == ("json", 12)
+
+
+def test_production_names_every_fault_at_once() -> None:
+    message = faults(
+        database_url=None,
+        secret_key="",
+        port="eighty",
+        workers=0,
+        log_level="chatty",
+        password_min_length=7,
+    )
+
+    for name in (
+        "DATABASE_URL",
+        "SECRET_KEY",
+        "PORT",
+        "WORKERS",
+        "LOG_LEVEL",
+        "PASSWORD_MIN_LENGTH",
+    ):
+        assert f"\n  {name} " in message, name
+    assert len(message.splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("", "is required in production"),
+        ("short", "at least 32 characters"),
+        ("x" * 31, "at least 32 characters"),
+        ("x" * 64, "placeholder"),
+        ("change-me-change-me-change-me-change-me", "placeholder"),
+        ("your-secret-key-goes-right-here-0123456789", "placeholder"),
+    ],
+)
+def test_production_refuses_a_secret_that_is_none(key: str, why: str) -> None:
+    message = faults(secret_key=key)
+
+    assert "SECRET_KEY" in message
+    assert why in message
+    assert "openssl rand -hex 32" in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://db/taskflow", "postgresql+psycopg://db/taskflow", "sqlite:///x", "db.internal:5432"],
+)
+def test_only_postgresql_over_asyncpg_is_a_database(url: str) -> None:
+    assert "DATABASE_URL must start with postgresql://" in faults(database_url=url)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_every_form_of_the_address_is_rewritten_for_asyncpg(scheme: str) -> None:
+    settings = production(database_url=f"{scheme}://u:p@db/taskflow")
+
+    assert settings.required_database_url == "postgresql+asyncpg://u:p@db/taskflow"
+
+
+def test_no_fault_and_no_repr_holds_a_secret() -> None:
+    message = faults(database_url="mysql://root:hunter2@db", secret_key="hunter2" * 5)
+    assert "hunter2" not in message
+
+    shown = repr(production()) + str(production())
+    assert "hunter2" not in shown
+    assert GOOD_KEY not in shown
+
+
+def test_the_environment_and_the_env_file_are_read_in_this_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    env_file = tmp_path / "settings.env"
+    env_file.write_text("PORT=9001\nHOST=0.0.0.0\nUNRELATED=1\n")
+    monkeypatch.setenv("PORT", "9002")
+    settings = load_settings(_env_file=env_file, environment="testing")
+
+    assert (settings.port, settings.host) == (9002, "0.0.0.0")
+
+
+def test_without_an_address_what_needs_one_says_so() -> None:
+    with pytest.raises(InvalidSettings, match="DATABASE_URL is not set"):
+        _ = load_settings(environment="testing").required_database_url

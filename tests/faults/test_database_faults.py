@@ -1,0 +1,192 @@
+"""The database refuses, fails or goes away: no 2xx without a commit, no 500, no word too many."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.core.errors import APIError, DatabaseUnavailable, InternalError, NotFound, Overloaded
+from app.core.settings import Settings
+from app.db.session import Database, as_error
+from app.main import create_app
+from tests.conftest import NewDatabase
+from tests.support import (
+    Account,
+    assert_error,
+    http_client,
+    make_account,
+    run_sql,
+    served,
+    service_settings,
+)
+
+
+@pytest.fixture
+def fault_settings(new_database: NewDatabase) -> Settings:
+    return service_settings(
+        new_database(),
+        database_pool_size=2,
+        database_pool_timeout=0.2,
+        database_statement_timeout=1,
+    )
+
+
+@pytest.fixture
+def fault_url(fault_settings: Settings) -> Iterator[str]:
+    with served(create_app(fault_settings)) as url:
+        yield url
+
+
+@pytest.fixture
+async def carol(fault_settings: Settings, fault_url: str) -> AsyncIterator[Account]:
+    database = Database(fault_settings)
+    account = await make_account(database, fault_url)
+    yield account
+    await account.client.aclose()
+    await database.close()
+
+
+FAILING_COMMIT = """
+    CREATE FUNCTION fail_commit() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END $$
+"""
+
+
+def commits_fail_on(table: str) -> str:
+    """A trigger that PostgreSQL runs at the commit, when the statement itself has succeeded."""
+    return (
+        f"CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR UPDATE OR DELETE ON {table} "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail_commit()"
+    )
+
+
+async def test_a_write_whose_commit_fails_gets_no_success(
+    carol: Account, fault_settings: Settings
+) -> None:
+    task = await carol.create_task()
+    run_sql(fault_settings.required_database_url, FAILING_COMMIT, commits_fail_on("tasks"))
+    path = f"/api/v1/tasks/{task['id']}"
+
+    responses = [
+        await carol.client.post("/api/v1/tasks", json={"title": "Lost?"}),
+        await carol.client.patch(path, json={"title": "Lost?"}),
+        await carol.client.delete(path),
+    ]
+    for response in responses:
+        assert_error(response, 503, "database_unavailable")
+        assert response.headers["Retry-After"] == "1"
+        assert "disk" not in response.text
+    listed = (await carol.client.get("/api/v1/tasks")).json()["data"]["tasks"]
+    assert listed == [task]
+
+
+async def test_a_registration_whose_commit_fails_gets_no_success(
+    fault_settings: Settings, fault_url: str
+) -> None:
+    run_sql(fault_settings.required_database_url, FAILING_COMMIT, commits_fail_on("users"))
+    data = {"username": "dora", "email": "dora@example.com", "password": "secret"}
+    async with http_client(fault_url) as client:
+        for _ in range(2):
+            response = await client.post("/api/v1/users", json=data)
+            # The second time it is still free: nothing of the first attempt was kept.
+            assert_error(response, 503, "database_unavailable")
+
+
+async def test_connections_that_the_server_ends_cost_a_503_and_then_all_is_well(
+    carol: Account, fault_settings: Settings
+) -> None:
+    assert (await carol.client.get("/api/v1/tasks")).status_code == 200
+    run_sql(
+        fault_settings.required_database_url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'taskflow' AND datname = current_database()",
+    )
+
+    statuses = [(await carol.client.get("/api/v1/tasks")).status_code for _ in range(4)]
+    assert set(statuses) <= {200, 503}
+    assert statuses[-1] == 200
+
+
+async def test_a_full_pool_is_answered_at_once_with_503(
+    carol: Account, fault_settings: Settings
+) -> None:
+    assert (await carol.client.get("/api/v1/tasks")).status_code == 200
+    app_database = Database(fault_settings)
+    async with app_database.transaction() as session:
+        # Every list waits for this lock, and the pool holds two connections.
+        await session.execute(text("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE"))
+        responses = await asyncio.gather(*(carol.client.get("/api/v1/tasks") for _ in range(6)))
+    await app_database.close()
+
+    codes = sorted(response.json()["code"] for response in responses)
+    # Two got a connection and ran into the statement timeout; four found the pool full.
+    assert codes == ["database_unavailable"] * 2 + ["overloaded"] * 4
+    for response in responses:
+        assert response.status_code == 503
+        assert response.headers["Retry-After"] == "1"
+    assert (await carol.client.get("/api/v1/tasks")).status_code == 200
+
+
+async def test_a_bug_is_a_500_in_the_envelope_that_tells_nothing_and_keeps_the_connection(
+    carol: Account, fault_settings: Settings, log_lines: list[dict[str, Any]]
+) -> None:
+    run_sql(fault_settings.required_database_url, "ALTER TABLE tasks RENAME TO private_tasks")
+    response = await carol.client.get("/api/v1/tasks")
+
+    assert_error(response, 500, "internal_error")
+    assert "private" not in response.text
+    assert "SELECT" not in response.text
+    assert [line["event"] for line in log_lines][-2:] == ["unhandled error", "request"]
+    assert response.headers.get("Connection", "keep-alive") != "close"
+    run_sql(fault_settings.required_database_url, "ALTER TABLE private_tasks RENAME TO tasks")
+    assert (await carol.client.get("/api/v1/tasks")).status_code == 200
+
+
+async def test_without_a_database_every_call_is_a_503() -> None:
+    settings = service_settings("postgresql://nobody:hunter2@127.0.0.1:1/none")
+    data = {"username": "dora", "email": "dora@example.com", "password": "secret"}
+    form = {"grant_type": "password", "username": "dora", "password": "secret"}
+    with served(create_app(settings)) as url:
+        async with httpx.AsyncClient(base_url=url) as client:
+            responses = [
+                await client.post("/api/v1/users", json=data),
+                await client.post("/api/v1/auth/token", data=form),
+            ]
+
+    for response in responses:
+        assert_error(response, 503, "database_unavailable")
+        assert "hunter2" not in response.text
+
+
+class _Refusal(Exception):
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__("refused")
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("exception", "expected"),
+    [
+        (PoolTimeoutError(), Overloaded),
+        (ConnectionRefusedError(), DatabaseUnavailable),
+        (TimeoutError(), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("57014")), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("40P01")), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("25006")), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("53300")), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("42P01")), InternalError),
+        (DBAPIError("", {}, _Refusal(None)), InternalError),
+        (DBAPIError("", {}, _Refusal(None), connection_invalidated=True), DatabaseUnavailable),
+        (KeyError("x"), InternalError),
+        (NotFound(), NotFound),
+    ],
+)
+def test_what_passes_is_a_503_and_a_bug_is_a_500(
+    exception: Exception, expected: type[APIError]
+) -> None:
+    assert type(as_error(exception)) is expected

@@ -1,0 +1,67 @@
+"""GET /health and GET /health/ready."""
+
+import socket
+import time
+
+import httpx
+
+from app.main import create_app
+from tests.conftest import NewDatabase
+from tests.support import assert_error, http_client, served, service_settings
+
+
+async def test_a_running_process_is_healthy(client: httpx.AsyncClient) -> None:
+    response = await client.get("/health")
+
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "success",
+        "message": "ok",
+        "data": {"status": "healthy"},
+    }
+
+
+async def test_a_service_with_its_database_is_ready(client: httpx.AsyncClient) -> None:
+    response = await client.get("/health/ready")
+
+    assert response.status_code == 200
+    assert response.json()["data"] == {"status": "ready", "database": "connected"}
+
+
+async def test_without_a_database_the_service_is_alive_but_not_ready() -> None:
+    settings = service_settings("postgresql://nobody:secret@127.0.0.1:1/none")
+    with served(create_app(settings)) as base_url:
+        async with http_client(base_url) as client:
+            assert (await client.get("/health")).status_code == 200
+            response = await client.get("/health/ready")
+
+    assert_error(response, 503, "database_unavailable")
+    assert response.headers["Retry-After"] == "1"
+
+
+async def test_a_database_that_does_not_answer_is_given_up_on_within_two_seconds() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        settings = service_settings(f"postgresql://nobody:secret@127.0.0.1:{port}/none")
+        with served(create_app(settings)) as base_url:
+            async with http_client(base_url) as client:
+                started = time.monotonic()
+                response = await client.get("/health/ready")
+                elapsed = time.monotonic() - started
+
+    assert_error(response, 503, "database_unavailable")
+    # A deadline of the contract.
+    assert elapsed < 2
+
+
+async def test_a_database_without_our_tables_is_not_ready(
+    new_empty_database: NewDatabase,
+) -> None:
+    settings = service_settings(new_empty_database())
+    with served(create_app(settings)) as base_url:
+        async with http_client(base_url) as client:
+            response = await client.get("/health/ready")
+
+    assert_error(response, 503, "database_unavailable")

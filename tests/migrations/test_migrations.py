@@ -1,0 +1,153 @@
+"""Migrations go up, down and up again, and end where the models are."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, Enum, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from alembic import command
+from app.db.migrations import alembic_config
+from app.db.registry import metadata
+from tests.conftest import NewDatabase
+from tests.support import CLEAN_ENVIRONMENT, TASKFLOW, plain_url, run_sql
+
+OBJECTS = """
+    SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'public' AND c.relname <> 'alembic_version'
+      AND c.relname <> 'alembic_version_pkc'
+"""
+TYPES = """
+    SELECT count(*) FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+    WHERE n.nspname = 'public' AND t.typtype IN ('e', 'd')
+"""
+
+
+async def counted(url: str, query: str) -> int:
+    connection = await asyncpg.connect(plain_url(url))
+    try:
+        count: int = await connection.fetchval(query)
+    finally:
+        await connection.close()
+    return count
+
+
+def alembic(verb: str, url: str, revision: str) -> None:
+    """Run Alembic where no event loop runs, as the command line does."""
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(getattr(command, verb), alembic_config(url), revision).result()
+
+
+async def test_migrations_go_up_down_and_up_again_and_leave_nothing_behind(
+    new_empty_database: NewDatabase,
+) -> None:
+    url = new_empty_database()
+    alembic("upgrade", url, "head")
+    first = await counted(url, OBJECTS)
+    assert first > 0
+    alembic("downgrade", url, "base")
+    assert await counted(url, OBJECTS) == 0
+    assert await counted(url, TYPES) == 0
+    alembic("upgrade", url, "head")
+    assert await counted(url, OBJECTS) == first
+
+
+async def test_models_and_migrations_agree(template_url: str) -> None:
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        return list(compare_metadata(context, metadata))
+
+    engine = create_async_engine(template_url)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+        # Alembic does not look into the labels of an enum, nor at CHECK constraints.
+        for table in metadata.tables.values():
+            for column in table.columns:
+                if isinstance(column.type, Enum):
+                    query = text(f"SELECT unnest(enum_range(NULL::{column.type.name}))::text")
+                    labels = (await connection.scalars(query)).all()
+                    assert list(labels) == column.type.enums
+        query = text("SELECT conname FROM pg_constraint WHERE contype = 'c'")
+        in_database = {name for name in await connection.scalars(query) if name.startswith("ck_")}
+    await engine.dispose()
+    in_models = {
+        str(constraint.name)
+        for table in metadata.tables.values()
+        for constraint in table.constraints
+        if str(constraint.name).startswith("ck_")
+    }
+    assert in_database == in_models
+    assert len(in_models) == 4
+
+
+def test_nodes_that_migrate_at_once_take_turns(new_empty_database: NewDatabase) -> None:
+    url = new_empty_database()
+    environment = CLEAN_ENVIRONMENT | {"ENVIRONMENT": "testing", "DATABASE_URL": url}
+    nodes = [
+        subprocess.Popen([TASKFLOW, "migrate"], env=environment, stdout=subprocess.DEVNULL)
+        for _ in range(4)
+    ]
+
+    assert [node.wait(30) for node in nodes] == [0] * 4
+    run_sql(url, "SELECT id, version FROM tasks", "SELECT id FROM credentials")
+
+
+USER = "INSERT INTO users (id, username, email, email_key, password_hash) VALUES "
+TASK = "INSERT INTO tasks (owner_id, title, description, status, priority, version) VALUES "
+ADA = USER + "(1, 'ada', 'a@example.com', 'a@example.com', '')"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        TASK + "(1, 'x', '', 'done', 'low', 1)",
+        TASK + "(1, 'x', '', 'pending', 'urgent', 1)",
+        TASK + "(1, '', '', 'pending', 'low', 1)",
+        TASK + "(1, 'x', '', 'completed', 'low', 1)",
+        TASK + "(1, 'x', repeat('x', 20001), 'pending', 'low', 1)",
+        TASK + "(1, repeat('x', 201), '', 'pending', 'low', 1)",
+        TASK + "(1, 'x', '', 'pending', 'low', 0)",
+        TASK + "(999, 'x', '', 'pending', 'low', 1)",
+        USER + "(2, 'ADA', 'b@example.com', 'b@example.com', '')",
+        USER + "(2, 'bob', 'A@example.com', 'a@example.com', '')",
+    ],
+)
+async def test_the_database_itself_refuses_what_the_models_forbid(
+    new_database: NewDatabase, statement: str
+) -> None:
+    url = new_database()
+    run_sql(url, ADA)
+    with pytest.raises(
+        (
+            asyncpg.IntegrityConstraintViolationError,
+            asyncpg.DataError,
+        )
+    ) as caught:
+        run_sql(url, statement)
+    assert str(caught.value)
+
+
+async def test_removing_an_account_takes_all_it_owns_along(new_database: NewDatabase) -> None:
+    url = new_database()
+    run_sql(
+        url,
+        ADA,
+        TASK + "(1, 'x', '', 'pending', 'low', 1)",
+        "INSERT INTO credentials (user_id, kind, digest, scopes) VALUES (1, 'login', '', '{}')",
+        "DELETE FROM users",
+    )
+
+    assert await counted(url, "SELECT count(*) FROM tasks") == 0
+    assert await counted(url, "SELECT count(*) FROM credentials") == 0
+
+
+def test_the_migrations_can_be_reviewed_as_sql(capsys: pytest.CaptureFixture[str]) -> None:
+    command.upgrade(alembic_config("postgresql+asyncpg://unused/unused"), "head", sql=True)
+
+    assert "CREATE TABLE tasks" in capsys.readouterr().out
