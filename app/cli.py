@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, NoReturn, TypeVar
 
+import asyncpg
 import typer
 import uvicorn
 from pydantic import ValidationError
@@ -58,7 +59,7 @@ def main() -> None:
         cli()
     except (InvalidSettings, EmbeddedDatabaseError) as error:
         sys.exit(str(error))
-    except (SQLAlchemyError, OSError, TimeoutError) as error:
+    except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError) as error:
         if not isinstance(as_error(error), DatabaseUnavailable):
             raise
         sys.exit("taskflow: the database does not answer. Check DATABASE_URL and the server.")

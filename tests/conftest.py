@@ -1,6 +1,10 @@
-"""Fixtures only. Tests are kept apart by tenancy: each takes fresh accounts and cleans nothing."""
+"""Fixtures, and what is skipped where.
+
+Tests are kept apart by tenancy: each takes fresh accounts and cleans nothing.
+"""
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, cast
 from uuid import uuid4
@@ -20,6 +24,20 @@ from tests.support import Account, http_client, make_account, run_sql, served, s
 
 NewDatabase = Callable[[], str]
 NewAccount = Callable[..., Awaitable[Account]]
+
+
+# What a marked test needs beyond Python, as a program to look for.
+NEEDS = {"curl": "curl"}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what the machine cannot run, with the reason; REQUIRE_ALL=1 makes that a failure."""
+    for marker, program in NEEDS.items():
+        if item.get_closest_marker(marker) and shutil.which(program) is None:
+            message = f"needs {program}, which is not installed"
+            if os.environ.get("REQUIRE_ALL") == "1":
+                pytest.fail(message)
+            pytest.skip(message)
 
 
 @pytest.fixture(scope="session", autouse=True)

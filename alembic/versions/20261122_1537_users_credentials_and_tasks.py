@@ -29,11 +29,11 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
-        sa.UniqueConstraint("email_key", name=op.f("uq_users_email_key")),
     )
     op.create_index(
         "uq_users_username", "users", [sa.literal_column("lower(username)")], unique=True
     )
+    op.create_index("uq_users_email_key", "users", ["email_key"], unique=True)
     op.create_table(
         "credentials",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),

@@ -25,13 +25,17 @@ class User(Base):
     username: Mapped[str] = mapped_column(String(USERNAME_MAX_LENGTH))
     email: Mapped[str] = mapped_column(String(EMAIL_MAX_LENGTH))
     # `email` after NFKC and case folding. The database's own lower() depends on its locale.
-    email_key: Mapped[str] = mapped_column(unique=True)
+    email_key: Mapped[str]
     password_hash: Mapped[str]
     is_active: Mapped[bool] = mapped_column(server_default="true")
     created_at: Mapped[CreatedAt]
 
-    # Usernames are ASCII, which lower() folds alike in every locale.
-    __table_args__ = (Index("uq_users_username", func.lower(username), unique=True),)
+    # Usernames are ASCII, which lower() folds alike in every locale. PostgreSQL checks indexes in
+    # the order in which they were made: if both are taken, the username is the one that is named.
+    __table_args__ = (
+        Index("uq_users_username", func.lower(username), unique=True),
+        Index("uq_users_email_key", "email_key", unique=True),
+    )
 
 
 class Credential(Base):

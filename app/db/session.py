@@ -110,9 +110,7 @@ def as_error(exception: Exception) -> APIError:
             if exception.connection_invalidated or sqlstate.startswith(TRANSIENT_SQLSTATES):
                 return DatabaseUnavailable()
             return InternalError()
-        case OSError() | TimeoutError() | asyncpg.PostgresConnectionError():
-            return DatabaseUnavailable()
-        case asyncpg.PostgresError():
-            # Raised while connecting, before SQLAlchemy wraps errors.
+        case OSError() | TimeoutError() | asyncpg.PostgresError() | asyncpg.InterfaceError():
+            # Raised while connecting, where SQLAlchemy does not wrap errors.
             return DatabaseUnavailable()
     return as_api_error(exception)

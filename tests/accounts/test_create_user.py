@@ -111,6 +111,13 @@ async def test_a_taken_username_is_refused_whatever_its_case(client: httpx.Async
         assert response.json()["message"] == "Username already exists"
 
 
+async def test_if_both_are_taken_the_username_is_named(client: httpx.AsyncClient) -> None:
+    data = registration()
+    assert (await client.post("/api/v1/users", json=data)).status_code == 201
+
+    assert_error(await client.post("/api/v1/users", json=data), 409, "username_taken")
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from sqlalchemy import text
@@ -175,6 +176,8 @@ class _Refusal(Exception):
         (PoolTimeoutError(), Overloaded),
         (ConnectionRefusedError(), DatabaseUnavailable),
         (TimeoutError(), DatabaseUnavailable),
+        (asyncpg.InvalidPasswordError("wrong"), DatabaseUnavailable),
+        (asyncpg.TooManyConnectionsError("full"), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("57014")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("40P01")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("25006")), DatabaseUnavailable),

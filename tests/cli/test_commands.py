@@ -1,0 +1,235 @@
+"""The other commands: migrate, users, openapi, seed-demo, version."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import httpx
+import pytest
+from sqlalchemy.engine import make_url
+
+from app import __version__
+from app.cli import main
+from app.main import create_app
+from tests.conftest import NewDatabase
+from tests.support import CLEAN_ENVIRONMENT, SECRET_KEY, served, service_settings
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+PASSWORD = "a good long password"
+
+
+@pytest.fixture
+def database_url(new_database: NewDatabase) -> str:
+    return new_database()
+
+
+def taskflow(
+    *arguments: str, text: str = "", **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command in this process, from its arguments to its exit code."""
+    environment = CLEAN_ENVIRONMENT | {"ENVIRONMENT": "testing", "COLUMNS": "200"} | environment
+    output, errors, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch.object(sys, "argv", ["taskflow", *arguments]),
+        mock.patch.object(sys, "stdin", io.StringIO(text)),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                errors.write(end.code + "\n")
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+
+@pytest.fixture
+def run(database_url: str) -> Run:
+    """Runs a command against a database of the test's own."""
+
+    def run(*arguments: str, text: str = "", **environment: str) -> Any:
+        return taskflow(
+            *arguments,
+            text=text,
+            **{"DATABASE_URL": database_url, "SECRET_KEY": SECRET_KEY, **environment},
+        )
+
+    return run
+
+
+def create(run: Run, name: str, *, password: str = PASSWORD) -> Any:
+    return run(
+        "users", "create", name, f"{name}@example.com", "--password-stdin", text=password + "\n"
+    )
+
+
+def login_status(base_url: str, name: str, password: str = PASSWORD) -> int:
+    form = {"grant_type": "password", "username": name, "password": password}
+    return httpx.post(f"{base_url}/api/v1/auth/token", data=form).status_code
+
+
+def test_migrate_brings_an_empty_database_up_to_date_and_can_be_repeated(
+    new_empty_database: NewDatabase,
+) -> None:
+    url = new_empty_database()
+    for _ in range(2):
+        done = taskflow("migrate", DATABASE_URL=url)
+        assert done.returncode == 0, done.stderr
+        assert "up to date" in done.stdout
+    assert "id" in taskflow("users", "list", DATABASE_URL=url).stdout
+
+
+def test_a_user_is_created_listed_and_can_log_in(run: Run, database_url: str) -> None:
+    done = create(run, "ada")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Created user ada with id 1.\n"
+
+    listed = run("users", "list").stdout
+    assert "ada@example.com" in listed
+    assert "argon2" not in listed
+    with served(create_app(service_settings(database_url))) as url:
+        assert login_status(url, "ada") == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "complaint"),
+    [
+        ("ada", PASSWORD, "Username already exists"),
+        ("ADA", PASSWORD, "Username already exists"),
+        ("a b", PASSWORD, "username:"),
+        ("bob", "short", "password: The password must have at least 6 characters"),
+        ("bob", "x" * 129, "password:"),
+    ],
+)
+def test_a_user_that_cannot_be_made_is_refused_in_words(
+    run: Run, name: str, password: str, complaint: str
+) -> None:
+    create(run, "ada")
+    done = create(run, name, password=password)
+
+    assert done.returncode == 1
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert password not in done.stderr
+
+
+def test_deactivating_holds_at_once_and_activating_lets_in_again(
+    run: Run, database_url: str
+) -> None:
+    create(run, "ada")
+    with served(create_app(service_settings(database_url))) as url:
+        form = {"grant_type": "password", "username": "ada", "password": PASSWORD}
+        token = httpx.post(f"{url}/api/v1/auth/token", data=form).json()["access_token"]
+        with httpx.Client(headers={"Authorization": f"Bearer {token}"}, base_url=url) as client:
+            assert client.get("/api/v1/tasks").status_code == 200
+            assert run("users", "deactivate", "ADA@example.com").returncode == 0
+            assert client.get("/api/v1/tasks").status_code == 401
+            assert client.post("/api/v1/tasks", json={"title": "x"}).status_code == 401
+            assert login_status(url, "ada") == 400
+            assert "no" in run("users", "list").stdout
+
+            assert run("users", "activate", "ada").returncode == 0
+            assert client.get("/api/v1/tasks").status_code == 401
+            assert login_status(url, "ada") == 200
+
+
+def test_a_new_password_replaces_the_old_and_ends_the_logins(run: Run, database_url: str) -> None:
+    create(run, "ada")
+    with served(create_app(service_settings(database_url))) as url:
+        form = {"grant_type": "password", "username": "ada", "password": PASSWORD}
+        token = httpx.post(f"{url}/api/v1/auth/token", data=form).json()["access_token"]
+        done = run("users", "set-password", "ada", "--password-stdin", text="another password\n")
+        assert done.returncode == 0, done.stderr
+
+        me = httpx.get(f"{url}/api/v1/users/me", headers={"Authorization": f"Bearer {token}"})
+        assert me.status_code == 401
+        assert login_status(url, "ada") == 400
+        assert login_status(url, "ada", "another password") == 200
+
+
+def test_a_password_against_the_policy_is_not_set(run: Run, database_url: str) -> None:
+    create(run, "ada")
+    done = run("users", "set-password", "ada", "--password-stdin", text="short\n")
+
+    assert done.returncode == 1
+    assert "at least 6 characters" in done.stderr
+    with served(create_app(service_settings(database_url))) as url:
+        assert login_status(url, "ada") == 200
+
+
+@pytest.mark.parametrize("command", ["activate", "deactivate"])
+def test_an_unknown_user_is_told_in_words(run: Run, command: str) -> None:
+    done = run("users", command, "nobody")
+
+    assert done.returncode == 1
+    assert done.stderr == "taskflow: there is no user 'nobody'\n"
+
+
+def test_a_database_that_does_not_answer_is_told_in_words() -> None:
+    done = taskflow("users", "list", DATABASE_URL="postgresql://ada:hunter2@127.0.0.1:1/none")
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "taskflow: the database does not answer. Check DATABASE_URL and the server.\n"
+    )
+
+
+def test_a_database_that_refuses_the_password_is_told_in_words(run: Run, database_url: str) -> None:
+    wrong = make_url(database_url).set(password="hunter2")
+    done = run("users", "list", DATABASE_URL=wrong.render_as_string(hide_password=False))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("taskflow: the database does not answer.")
+    assert "hunter2" not in done.stderr
+
+
+def test_outside_development_a_database_has_to_be_named() -> None:
+    done = taskflow("users", "list")
+
+    assert done.returncode == 1
+    assert "DATABASE_URL is required outside development" in done.stderr
+
+
+def test_the_document_is_printed_without_a_database(base_url: str) -> None:
+    done = taskflow("openapi")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == httpx.get(f"{base_url}/openapi.json").json()
+
+
+def test_the_version_is_printed() -> None:
+    assert taskflow("version").stdout == f"{__version__}\n"
+
+
+def test_the_demo_account_is_made_once_and_topped_up(run: Run, database_url: str) -> None:
+    first = run("seed-demo", "--tasks", "30")
+    assert first.returncode == 0, first.stderr
+    assert "Added 30 tasks" in first.stdout
+    assert "Seeding tasks" in first.stderr
+    assert "Added 0 tasks" in run("seed-demo", "--tasks", "30").stdout
+    assert "Added 15 tasks" in run("seed-demo", "--tasks", "45").stdout
+
+    with served(create_app(service_settings(database_url))) as url:
+        form = {"grant_type": "password", "username": "demo", "password": "demo-password"}
+        token = httpx.post(f"{url}/api/v1/auth/token", data=form).json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        page = httpx.get(f"{url}/api/v1/tasks?per_page=100", headers=headers).json()["data"]
+    assert page["total"] == 45
+    assert len({task["title"] for task in page["tasks"]}) == 45
+    assert len({task["status"] for task in page["tasks"]}) == 4
+
+
+def test_the_demo_account_is_not_made_in_production(run: Run) -> None:
+    done = run("seed-demo", ENVIRONMENT="production")
+
+    assert done.returncode == 1
+    assert "not made in production" in done.stderr
+    assert "demo" not in run("users", "list").stdout
