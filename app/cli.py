@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, NoReturn, TypeVar
 
-import asyncpg
 import typer
 import uvicorn
 from pydantic import ValidationError
@@ -28,8 +27,9 @@ from app.core.errors import APIError, DatabaseUnavailable, field_errors
 from app.core.logging import configure_logging
 from app.core.security import PasswordHasher
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
-from app.db.embedded import EmbeddedDatabaseError, embedded_database
+from app.db.embedded import embedded_database
 from app.db.migrations import migrate as migrate_database
+from app.db.programs import EmbeddedDatabaseError
 from app.db.session import Database, as_error
 from app.main import create_app
 from app.tasks import demo
@@ -59,7 +59,7 @@ def main() -> None:
         cli()
     except (InvalidSettings, EmbeddedDatabaseError) as error:
         sys.exit(str(error))
-    except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError) as error:
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
         if not isinstance(as_error(error), DatabaseUnavailable):
             raise
         sys.exit("taskflow: the database does not answer. Check DATABASE_URL and the server.")

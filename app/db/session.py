@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-import asyncpg
 from fastapi import Depends, Request
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -23,10 +22,11 @@ from app.core.settings import Settings
 
 READINESS_TIMEOUT_SECONDS = 1.5
 
-# The classes and codes of SQLSTATE that say "not now" and not "never": connection exceptions,
-# insufficient resources, operator intervention (shutdown, a cancelled statement), transaction
-# rollback (deadlock, serialization), lock not available, and a read-only server.
-TRANSIENT_SQLSTATES = ("08", "53", "57", "40", "55P03", "25006")
+# The classes and codes of SQLSTATE that blame the database and not the statement: connection
+# exceptions, insufficient resources, operator intervention (shutdown, a cancelled statement),
+# transaction rollback (deadlock, serialization), lock not available, a read-only server, and a
+# server that does not let us in (wrong password, no such database).
+UNAVAILABLE_SQLSTATES = ("08", "53", "57", "40", "55P03", "25006", "28", "3D000")
 
 
 class Database:
@@ -107,10 +107,10 @@ def as_error(exception: Exception) -> APIError:
             return Overloaded()
         case DBAPIError():
             sqlstate = getattr(exception.orig, "sqlstate", None) or ""
-            if exception.connection_invalidated or sqlstate.startswith(TRANSIENT_SQLSTATES):
+            if exception.connection_invalidated or sqlstate.startswith(UNAVAILABLE_SQLSTATES):
                 return DatabaseUnavailable()
             return InternalError()
-        case OSError() | TimeoutError() | asyncpg.PostgresError() | asyncpg.InterfaceError():
-            # Raised while connecting, where SQLAlchemy does not wrap errors.
+        case OSError() | TimeoutError():
+            # Raised while connecting, where SQLAlchemy wraps only what the server said.
             return DatabaseUnavailable()
     return as_api_error(exception)

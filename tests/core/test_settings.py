@@ -1,12 +1,13 @@
 """Settings: their defaults, their forms, and faults told in words and all at once."""
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.core.settings import Environment, InvalidSettings, Settings, load_settings
+from app.core.settings import CHECKOUT, Environment, InvalidSettings, Settings, load_settings
 
 GOOD_KEY = "0123456789abcdefghijklmnopqrstuvwxyz"
 GOOD_URL = "postgresql://taskflow:hunter2@db.internal/taskflow"
@@ -37,6 +38,16 @@ def test_development_needs_no_setting_at_all(tmp_path: Path) -> None:
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
     assert (settings.log_format, settings.password_min_length) == ("console", 6)
     assert settings.login_token_ttl == 86_400
+
+
+def test_each_checkout_has_a_data_folder_of_its_own() -> None:
+    folder = Settings.model_fields["data_dir"].get_default(call_default_factory=True)
+
+    if os.geteuid() == 0:
+        # PostgreSQL runs as nobody then, who cannot look into a private checkout.
+        assert folder.parent == Path("/var/lib/taskflow")
+    else:
+        assert folder == CHECKOUT / ".taskflow"
 
 
 def test_the_development_secret_is_made_once_and_kept_private(tmp_path: Path) -> None:

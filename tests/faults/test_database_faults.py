@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from sqlalchemy import text
@@ -176,8 +175,8 @@ class _Refusal(Exception):
         (PoolTimeoutError(), Overloaded),
         (ConnectionRefusedError(), DatabaseUnavailable),
         (TimeoutError(), DatabaseUnavailable),
-        (asyncpg.InvalidPasswordError("wrong"), DatabaseUnavailable),
-        (asyncpg.TooManyConnectionsError("full"), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("28P01")), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("3D000")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("57014")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("40P01")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("25006")), DatabaseUnavailable),
