@@ -90,7 +90,7 @@ async def _find_actor(session: AsyncSession, digest: bytes) -> Actor | None:
 
 
 class BearerCredential(OAuth2PasswordBearer, Authenticator):
-    """`Authorization: Bearer …`, a login token or an API key."""
+    """`Authorization: Bearer …`, a login token."""
 
     async def authenticate(self, request: Request, scopes: frozenset[str]) -> None:
         """Find out who is asking.
@@ -141,7 +141,7 @@ bearer = BearerCredential(
     tokenUrl="/api/v1/auth/token",
     scheme_name="Bearer",
     scopes=SCOPES,
-    description="A login token from `POST /api/v1/auth/token`, or an API key.",
+    description="A login token from `POST /api/v1/auth/token`.",
 )
 
 CurrentUser = Annotated[Actor, Security(bearer)]

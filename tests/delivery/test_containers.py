@@ -1,0 +1,121 @@
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions with their arguments, continued lines joined."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#"))
+    pairs = [line.split(maxsplit=1) for line in text.replace("\\\n", " ").splitlines() if line]
+    return [(name, argument) for name, argument in pairs]
+
+
+def last_stage() -> list[tuple[str, str]]:
+    every = instructions()
+    start = max(index for index, (name, _) in enumerate(every) if name == "FROM")
+    return every[start:]
+
+
+def let_through() -> set[str]:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    return {line.removeprefix("!") for line in lines if line.startswith("!")}
+
+
+def services() -> dict[str, Any]:
+    document = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    found: dict[str, Any] = document["services"]
+    return found
+
+
+def test_the_image_runs_a_python_that_the_project_supports() -> None:
+    (default,) = [argument for name, argument in instructions() if name == "ARG"]
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    version = default.removeprefix("PYTHON_VERSION=")
+    assert f"Programming Language :: Python :: {version}" in classifiers
+
+
+def test_every_stage_is_built_on_the_same_pinned_image() -> None:
+    bases = {argument.split()[0] for name, argument in instructions() if name == "FROM"}
+    assert bases == {"python:${PYTHON_VERSION}-slim"}
+
+
+def test_the_image_runs_as_a_user_with_a_number_that_is_not_roots() -> None:
+    users = [argument for name, argument in last_stage() if name == "USER"]
+    assert users
+    assert all(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user) for user in users)
+
+
+def test_the_last_stage_installs_nothing_from_an_index() -> None:
+    commands = [argument for name, argument in last_stage() if name == "RUN"]
+    assert not [command for command in commands if re.search(r"\b(pip|apt-get|curl)\b", command)]
+
+
+def test_packages_are_installed_by_their_hashes_and_as_wheels() -> None:
+    commands = [argument for name, argument in instructions() if name == "RUN"]
+    from_locks = [
+        step
+        for command in commands
+        for step in command.split("&&")
+        if re.search(r"\bpip\b.* install\b.*--requirement", step)
+    ]
+    assert from_locks
+    for step in from_locks:
+        assert "--require-hashes" in step
+        assert "--only-binary :all:" in step
+
+
+def test_the_image_is_checked_for_health_without_extra_programs() -> None:
+    (check,) = [argument for name, argument in last_stage() if name == "HEALTHCHECK"]
+    assert "/health" in check
+    assert "curl" not in check
+    assert "wget" not in check
+
+
+def test_only_what_the_build_copies_reaches_it() -> None:
+    copied = {
+        source.removeprefix("/tmp/")  # noqa: S108 - a path in the image
+        for name, argument in instructions()
+        if name == "COPY" and not argument.startswith("--from")
+        for source in argument.split()[:-1]
+    }
+    assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"
+    assert let_through() == copied
+    assert all((ROOT / source).exists() for source in copied)
+
+
+def test_the_api_starts_once_the_database_is_healthy_and_migrated() -> None:
+    assert services()["migrate"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert services()["api"]["depends_on"] == {
+        "database": {"condition": "service_healthy"},
+        "migrate": {"condition": "service_completed_successfully"},
+    }
+    assert services()["database"]["healthcheck"]["test"]
+
+
+def test_the_secrets_of_compose_are_required_and_have_no_default() -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    for secret in ("POSTGRES_PASSWORD", "SECRET_KEY"):
+        uses = re.findall(rf"\$\{{{secret}\b([^}}]*)\}}", text)
+        assert uses
+        assert all(use.startswith(":?") for use in uses)
+
+
+def test_the_containers_of_the_service_can_change_nothing_but_their_scratch_space() -> None:
+    for name in ("api", "migrate"):
+        service = services()[name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["environment"]["ENVIRONMENT"] == "production"
+
+
+def test_the_database_keeps_its_data_in_a_volume_and_is_not_published() -> None:
+    database = services()["database"]
+    assert database["volumes"] == ["database:/var/lib/postgresql"]
+    assert "ports" not in database
