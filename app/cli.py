@@ -36,6 +36,9 @@ from app.tasks import demo
 
 # Docker gives a container ten seconds between SIGTERM and SIGKILL.
 GRACEFUL_SHUTDOWN_SECONDS = 8
+# Uvicorn replaces a worker that says nothing for this long; on a busy machine five seconds, its
+# default, are not enough to start, and it would replace workers without end.
+WORKER_START_SECONDS = 60
 DEMO_USERNAME = "demo"
 DEMO_EMAIL = "demo@example.com"
 DEMO_PASSWORD = "demo-password"  # noqa: S105 - it is printed, and refused in production
@@ -112,9 +115,9 @@ def _in_transaction(work: Callable[[AsyncSession, Settings], Awaitable[Result]])
 @cli.command()
 def serve() -> None:
     """Run the service. In development this brings a database along and migrates it."""
+    settings = load_settings()
     # Uvicorn drains, then sends itself the signal again: the database must still be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = load_settings()
     configure_logging(level=settings.log_level, form=settings.log_format)
     _refuse_taken_port(settings)
     with _settings_with_database() as settings:
@@ -136,6 +139,7 @@ def serve() -> None:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+            timeout_worker_healthcheck=WORKER_START_SECONDS,
         )
 
 

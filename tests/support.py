@@ -33,7 +33,7 @@ from app.core.settings import Settings
 from app.db.session import Database
 
 SECRET_KEY = "a key that only tests use, long enough for anything"
-READY_WITHIN_SECONDS = 20
+READY_WITHIN_SECONDS = 60
 TASKFLOW = Path(sys.executable).with_name("taskflow")
 # Nothing that the developer has set, but where coverage is measured in subprocesses.
 CLEAN_ENVIRONMENT = {

@@ -47,28 +47,29 @@ def test_every_secured_operation_is_listed_above(base_url: str) -> None:
     assert secured == set(SECURED)
 
 
-@pytest.mark.parametrize(
-    "authorization",
-    [
-        None,
-        "",
-        "Bearer",
-        "Basic YWRhOnNlY3JldA==",
-        "Bearer null",
-        "Bearer tfu_",
-        "Bearer " + "x" * 5000,
-        "Token " + new_token("tfu_"),
-        "Bearer " + new_token("tfu_"),
-        "Bearer " + new_token("tfk_"),
-        "Bearer " + new_token("tfu_")[:-1] + "é",
-        "Bearer " + new_token("tfu_") + " " + new_token("tfu_"),
-        new_token("tfu_"),
-    ],
-)
+STRANGERS = {
+    "nothing": None,
+    "an empty header": "",
+    "a scheme alone": "Bearer",
+    "another scheme": "Basic YWRhOnNlY3JldA==",
+    "a word": "Bearer null",
+    "a prefix alone": "Bearer tfu_",
+    "thousands of characters": "Bearer " + "x" * 5000,
+    "an unknown token": "Bearer " + new_token("tfu_"),
+    "an unknown token of another kind": "Bearer " + new_token("tfk_"),
+    "an unknown scheme": "Token " + new_token("tfu_"),
+    "a letter outside ASCII": "Bearer " + new_token("tfu_")[:-1] + "é",
+    "two tokens": "Bearer " + new_token("tfu_") + " " + new_token("tfu_"),
+    "no scheme": new_token("tfu_"),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
 @pytest.mark.parametrize(("method", "path"), SECURED)
 async def test_a_stranger_is_refused_before_anything_else(
-    client: httpx.AsyncClient, method: str, path: str, authorization: str | None
+    client: httpx.AsyncClient, method: str, path: str, stranger: str
 ) -> None:
+    authorization = STRANGERS[stranger]
     headers = {} if authorization is None else {b"Authorization": authorization.encode()}
     response = await client.request(method, path, headers=headers, content=b"{not json")
 

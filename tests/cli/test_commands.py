@@ -173,6 +173,16 @@ def test_an_unknown_user_is_told_in_words(run: Run, command: str) -> None:
     assert done.stderr == "taskflow: there is no user 'nobody'\n"
 
 
+def test_production_refuses_to_start_and_names_every_fault_without_a_traceback() -> None:
+    for command in ("serve", "migrate"):
+        done = taskflow(command, ENVIRONMENT="production", PORT="eighty")
+
+        assert done.returncode == 1
+        for name in ("DATABASE_URL", "SECRET_KEY", "PORT"):
+            assert f"  {name} " in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+
+
 def test_a_database_that_does_not_answer_is_told_in_words() -> None:
     done = taskflow("users", "list", DATABASE_URL="postgresql://ada:hunter2@127.0.0.1:1/none")
 

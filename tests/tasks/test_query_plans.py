@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Select, text
-from sqlalchemy.dialects import postgresql
 
 from app.accounts.credentials import SCOPES, Actor
 from app.db.session import Database
@@ -48,8 +47,9 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 async def plan_of(url: str, statement: Select[Any]) -> list[dict[str, Any]]:
     """What PostgreSQL did for the statement, node by node, from the top."""
-    sql = statement.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
     database = Database(service_settings(url))
+    dialect = database.engine.dialect
+    sql = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
     async with database.session() as session:
         rows = await session.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}"))
         answer = rows.scalar_one()
