@@ -3,14 +3,15 @@
 import asyncio
 
 from sqlalchemy import Connection, pool
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from alembic import context
 from app.core.settings import load_settings
 from app.db.registry import metadata
+from app.db.session import make_engine
 
 # Any constant will do, as long as every node takes the same one.
 MIGRATION_LOCK = 7_242_001
+CONNECT_TIMEOUT_SECONDS = 10
 
 
 def _database_url() -> str:
@@ -33,11 +34,11 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _migrate_online() -> None:
-    engine = create_async_engine(
+    engine = make_engine(
         _database_url(),
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        settings={"application_name": "taskflow migrate"},
         poolclass=pool.NullPool,
-        hide_parameters=True,
-        connect_args={"timeout": 10, "server_settings": {"application_name": "taskflow migrate"}},
     )
     try:
         async with engine.connect() as connection:

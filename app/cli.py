@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 import uvicorn
-from pydantic import ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -22,15 +22,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import __version__
 from app.accounts import service as accounts
 from app.accounts.models import User
-from app.accounts.schemas import UserCreate
+from app.accounts.schemas import Password, UserCreate
 from app.core.errors import APIError, DatabaseUnavailable, field_errors
 from app.core.logging import configure_logging
 from app.core.security import PasswordHasher
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
 from app.db.embedded import embedded_database
+from app.db.errors import as_error
 from app.db.migrations import migrate as migrate_database
 from app.db.programs import EmbeddedDatabaseError
-from app.db.session import Database, as_error
+from app.db.session import Database
 from app.main import create_app
 from app.tasks import demo
 
@@ -54,12 +55,17 @@ users = typer.Typer(help="Look after accounts.", no_args_is_help=True)
 cli.add_typer(users, name="users")
 
 Result = TypeVar("Result")
+PASSWORD: TypeAdapter[SecretStr] = TypeAdapter(Password)
 
 
 def main() -> None:
     """The entry point: runs a command and says in words what went wrong."""
     try:
+        for argument in sys.argv:
+            argument.encode()
         cli()
+    except UnicodeError:
+        sys.exit("taskflow: arguments and passwords must be in UTF-8.")
     except (InvalidSettings, EmbeddedDatabaseError) as error:
         sys.exit(str(error))
     except (SQLAlchemyError, OSError, TimeoutError) as error:
@@ -133,6 +139,9 @@ def serve() -> None:
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
+            # httptools drops the body of a request with an Upgrade header, and takes it for another
+            # request if it comes in a packet of its own.
+            http="h11",
             ws="none",
             log_config=None,
             access_log=False,
@@ -185,7 +194,9 @@ PasswordFromStdin = Annotated[
 
 def _ask_password(*, from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline().removesuffix("\n")
+        line = sys.stdin.readline().rstrip("\r\n")
+        line.encode()
+        return line
     password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     return password
 
@@ -199,12 +210,12 @@ async def _user_called(session: AsyncSession, name: str) -> User:
 
 def _refuse(error: ValidationError | APIError) -> NoReturn:
     """Say in words what an API client would get as an error."""
-    if isinstance(error, ValidationError):
-        faults = field_errors(error.errors(include_input=False))
-    else:
-        faults = error.errors
+    faults = field_errors(error.errors()) if isinstance(error, ValidationError) else error.errors
     _fail(
-        "; ".join(f"{fault.field.removeprefix('body.')}: {fault.message}" for fault in faults)
+        "; ".join(
+            f"{fault.field.removeprefix('body.') or 'password'}: {fault.message}"
+            for fault in faults
+        )
         or str(error.detail if isinstance(error, APIError) else error)
     )
 
@@ -271,13 +282,14 @@ def set_password(name: str, *, password_stdin: PasswordFromStdin = False) -> Non
 
     async def work(session: AsyncSession, settings: Settings) -> None:
         user = await _user_called(session, name)
+        PASSWORD.validate_python(password)
         accounts.check_password_policy(password, settings, field="password")
         password_hash = await PasswordHasher(concurrency=1).hash(password)
         await accounts.set_password(session, user, password_hash)
 
     try:
         _in_transaction(work)
-    except APIError as error:
+    except (ValidationError, APIError) as error:
         _refuse(error)
     typer.echo(f"User {name} has a new password, and must log in again.")
 
@@ -300,11 +312,16 @@ def seed_demo(
             user = await accounts.register_user(
                 session, data, hasher=PasswordHasher(concurrency=1), settings=settings
             )
+        elif user.email != DEMO_EMAIL:
+            _fail(f"there is a user {DEMO_USERNAME!r} who is not the demo account")
         with Progress(console=Console(stderr=True)) as progress:
             bar = progress.add_task("Seeding tasks", total=tasks)
             return await demo.seed_tasks(
                 session, user.id, tasks, advance=lambda done: progress.update(bar, completed=done)
             )
 
-    added = _in_transaction(work)
+    try:
+        added = _in_transaction(work)
+    except (ValidationError, APIError) as error:
+        _refuse(error)
     typer.echo(f"Added {added} tasks. Log in as {DEMO_USERNAME} with {DEMO_PASSWORD}.")

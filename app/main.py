@@ -20,7 +20,8 @@ from app.core.middleware import RequestMiddleware
 from app.core.openapi import install_docs, openapi_document, operation_id
 from app.core.security import PasswordHasher
 from app.core.settings import InvalidSettings, Settings, load_settings
-from app.db.session import Database, as_error
+from app.db.errors import report
+from app.db.session import Database
 from app.health.router import router as health
 
 
@@ -56,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(OAuthError, render_oauth_error)
     app.add_exception_handler(405, _method_not_allowed)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
-    app.add_middleware(RequestMiddleware, as_error=as_error, route_template=_RouteTemplates(app))
+    app.add_middleware(RequestMiddleware, report=report, route_template=_RouteTemplates(app))
     return app
 
 

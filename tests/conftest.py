@@ -63,9 +63,7 @@ def _logs_are_the_services() -> None:
 def server_url() -> Iterator[str]:
     """A PostgreSQL server: TEST_DATABASE_URL's if set, else a throw-away one of our own."""
     if given := os.environ.get("TEST_DATABASE_URL"):
-        yield given.replace("postgres://", "postgresql://").replace(
-            "postgresql://", "postgresql+asyncpg://"
-        )
+        yield given
         return
     with throwaway_data_dir() as folder, embedded_database(folder, throwaway=True) as database:
         yield database.url

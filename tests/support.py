@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import asyncpg
@@ -120,7 +120,7 @@ def served(app: FastAPI) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, ws="none"
+            app, log_config=None, access_log=False, server_header=False, http="h11", ws="none"
         )
         ready = threading.Event()
 
@@ -154,16 +154,11 @@ def assert_error(
     assert blamed == (fields or {})
 
 
-def plain_url(database_url: str) -> str:
-    """The address in the form that asyncpg takes."""
-    return database_url.replace("postgresql+asyncpg://", "postgresql://")
-
-
 def run_sql(database_url: str, *statements: str) -> None:
     """Run statements one by one; works with and without a running event loop."""
 
     async def run() -> None:
-        connection = await asyncpg.connect(plain_url(database_url))
+        connection = await asyncpg.connect(database_url)
         try:
             for statement in statements:
                 await connection.execute(statement)
@@ -240,3 +235,34 @@ def running_service(database_url: str, **environment: str) -> Iterator[RunningSe
         finally:
             service.process.kill()
             service.process.wait()
+
+
+class SilenceableProxy:
+    """Passes bytes on to a server until it is told to be `silent`: then it swallows them."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self.silent = False
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(*self._target)
+        await asyncio.gather(
+            self._pass_on(reader, there_writer), self._pass_on(there_reader, writer)
+        )
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if not self.silent:
+                    writer.write(data)
+                    await writer.drain()
+        writer.close()

@@ -8,6 +8,7 @@ that a revoked credential reads and writes nothing from the moment the revocatio
 from dataclasses import dataclass
 from typing import Annotated
 
+import structlog
 from fastapi import Request, Security
 from fastapi.params import Depends as DependsParameter
 from fastapi.security import OAuth2PasswordBearer
@@ -51,7 +52,7 @@ class ActorCache:
         return self._actors.get(digest)
 
     def put(self, digest: bytes, actor: Actor) -> None:
-        if len(self._actors) >= self._capacity:
+        if digest not in self._actors and len(self._actors) >= self._capacity:
             del self._actors[next(iter(self._actors))]
         self._actors[digest] = actor
 
@@ -116,6 +117,7 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
             state.actors.put(digest, actor)
         request.scope["taskflow.actor"] = actor
         request.scope["taskflow.user_id"] = actor.user_id
+        structlog.contextvars.bind_contextvars(user_id=actor.user_id)
         if not scopes <= actor.scopes:
             raise InsufficientScope(scopes)
 

@@ -17,6 +17,8 @@ class OAuthRoute(StrictRoute):
     """
 
     refuses_unknown_parameters: ClassVar[bool] = False
+    # Decoding a megabyte of a hostile form would hold up every other request for a second.
+    maximum_body_bytes: ClassVar[int] = 64 * 1024
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()

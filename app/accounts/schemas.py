@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from email_validator import EmailNotValidError, validate_email
+import email_validator
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, StringConstraints
 from pydantic_core import PydanticCustomError
 
@@ -12,12 +12,16 @@ from app.core.schemas import InputModel
 
 PASSWORD_MAX_LENGTH = 128
 
+# The names that the library refuses, `.test` and `.local` among them, are what test suites and
+# intranets use.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
+
 
 def _is_an_email_address(value: str) -> str:
     # The address is kept as given, so the normalised form is thrown away.
     try:
-        validate_email(value, check_deliverability=False)
-    except EmailNotValidError:
+        email_validator.validate_email(value, check_deliverability=False)
+    except email_validator.EmailNotValidError:
         raise PydanticCustomError("invalid_email", "This is not an email address") from None
     return value
 
@@ -75,7 +79,11 @@ class UserResponse(Envelope[UserRead]):
 class PasswordGrant(BaseModel):
     """The form of an OAuth2 password grant (RFC 6749, section 4.3.2)."""
 
-    grant_type: str = Field(description="Always `password`.", examples=["password"])
+    grant_type: str = Field(
+        description="Always `password`.",
+        examples=["password"],
+        json_schema_extra={"const": "password"},
+    )
     username: str = Field(description="A username or an email address.", examples=["ada"])
     password: SecretStr = Field(examples=["correct horse battery staple"])
     scope: str = Field(

@@ -21,7 +21,7 @@ from app.accounts.models import (
     CredentialKind,
     User,
 )
-from app.accounts.schemas import PASSWORD_MAX_LENGTH, PasswordGrant, UserCreate
+from app.accounts.schemas import PasswordGrant, UserCreate
 from app.core.errors import ValidationFailed
 from app.core.responses import FieldError
 from app.core.security import PasswordHasher, new_token, token_digest
@@ -99,43 +99,48 @@ async def log_in(
         raise OAuthError("invalid_scope", f"scope may hold: {' '.join(SCOPES)}")
     scopes = sorted(set(asked) or SCOPES.keys())
 
-    user = await find_user(session, grant.username)
-    # The connection goes back to the pool while Argon2 works.
-    await session.close()
     password = grant.password.get_secret_value()
-    matches, rehashed = (
-        await hasher.verify(password, user.password_hash if user else None)
-        if len(password) <= PASSWORD_MAX_LENGTH
-        else (False, None)
-    )
-    if user is None or not matches or not user.is_active:
-        raise OAuthError("invalid_grant", "Wrong username or password")
+    # Once more if the password's hash has changed under us, as it does when another login of the
+    # same user has raised its parameters.
+    for _ in range(2):
+        user = await find_user(session, grant.username)
+        # The connection goes back to the pool while Argon2 works.
+        await session.close()
+        matches, rehashed = await hasher.verify(password, user.password_hash if user else None)
+        if user is None or not matches or not user.is_active:
+            break
+        if issued := await _issue_login(session, user, scopes, settings=settings):
+            if rehashed is not None:
+                unchanged = (User.id == user.id) & (User.password_hash == user.password_hash)
+                await session.execute(update(User).where(unchanged).values(password_hash=rehashed))
+            return issued
+    raise OAuthError("invalid_grant", "Wrong username or password")
 
-    if rehashed is not None:
-        statement = update(User).where(User.id == user.id, User.password_hash == user.password_hash)
-        await session.execute(statement.values(password_hash=rehashed))
+
+async def _issue_login(
+    session: AsyncSession, user: User, scopes: list[str], *, settings: Settings
+) -> IssuedLogin | None:
+    """Store a login; None if the user was deactivated or has another password since it was read.
+
+    Clears the user's expired logins away.
+    """
     token = new_token(LOGIN_PREFIX)
-    issued = await session.scalar(
-        insert(Credential)
-        .from_select(
-            ["user_id", "kind", "digest", "scopes", "expires_at"],
-            select(
-                User.id,
-                literal(CredentialKind.LOGIN, Credential.kind.type),
-                literal(token_digest(token, secret_key=settings.secret_key.get_secret_value())),
-                literal(scopes, Credential.scopes.type),
-                func.now() + timedelta(seconds=settings.login_token_ttl),
-            )
-            # Deactivating and changing a password revoke every login that stands. The shared lock
-            # makes the two wait for each other, so that none slips in between.
-            .where(User.id == user.id, User.is_active)
-            .where(User.password_hash == (rehashed or user.password_hash))
-            .with_for_update(read=True),
+    statement = insert(Credential).from_select(
+        ["user_id", "kind", "digest", "scopes", "expires_at"],
+        select(
+            User.id,
+            literal(CredentialKind.LOGIN, Credential.kind.type),
+            literal(token_digest(token, secret_key=settings.secret_key.get_secret_value())),
+            literal(scopes, Credential.scopes.type),
+            func.now() + timedelta(seconds=settings.login_token_ttl),
         )
-        .returning(Credential.id)
+        # Deactivating and changing a password revoke every login that stands. The shared lock makes
+        # the two wait for each other, so that none slips in between.
+        .where(User.id == user.id, User.is_active, User.password_hash == user.password_hash)
+        .with_for_update(read=True),
     )
-    if issued is None:
-        raise OAuthError("invalid_grant", "Wrong username or password")
+    if await session.scalar(statement.returning(Credential.id)) is None:
+        return None
     await session.execute(
         delete(Credential).where(
             Credential.user_id == user.id,
@@ -149,6 +154,7 @@ async def log_in(
 async def find_user(session: AsyncSession, name: str) -> User | None:
     """The account with this username, or with this email address if it holds an `@`."""
     if len(name) > EMAIL_MAX_LENGTH or "\x00" in name:
+        # PostgreSQL takes no NUL, and nobody has such a name.
         return None
     if "@" in name:
         condition = User.email_key == email_key(name)

@@ -17,6 +17,9 @@ from app.core.responses import ErrorResponse, FieldError, FieldErrorCode
 MAXIMUM_ERRORS_SHOWN = 50
 MAXIMUM_NAME_LENGTH = 64
 
+# What text must look like: PostgreSQL cannot hold NUL.
+NO_NUL = r"^[^\x00]*$"
+
 # Where a route that authenticates leaves the function that confirms a remembered credential.
 CONFIRM_CREDENTIAL = "taskflow.confirm_credential"
 
@@ -178,17 +181,36 @@ _CODES_BY_TYPE: dict[str, FieldErrorCode] = {
 _MESSAGES_BY_TYPE = {
     "missing": "This field is required",
     "extra_forbidden": "This field is not known here",
+    "model_attributes_type": "Input should be a JSON object",
 }
 
 
-def _code_of(error_type: str) -> FieldErrorCode:
+def _code_of(error: Mapping[str, Any]) -> FieldErrorCode:
+    error_type: str = error["type"]
     if error_type in _CODES_BY_TYPE:
         return _CODES_BY_TYPE[error_type]
+    if error_type == "enum" and not isinstance(error.get("input"), str):
+        return "wrong_type"
     return "wrong_type" if error_type.endswith(("_type", "_parsing")) else "invalid"
 
 
+def _message_of(error: Mapping[str, Any]) -> str:
+    if error["type"] == "too_long":
+        # Pydantic counts the characters of a secret as items, and tells how many were sent.
+        return f"Input should have at most {error['ctx']['max_length']} characters"
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == NO_NUL:
+        return "Input must not hold NUL"
+    message: str = error["msg"]
+    return _MESSAGES_BY_TYPE.get(error["type"]) or message.removeprefix("Value error, ")
+
+
 def _path_of(location: Sequence[int | str]) -> str:
-    """`("body", "operations", 2, "task")` as `body.operations[2].task`, long names cut."""
+    """`("body", "operations", 2, "task")` as `body.operations[2].task`, long names cut.
+
+    A query parameter is called by its name, whether it is repeated or not.
+    """
+    if location[:1] == ("query",):
+        location = [part for part in location if isinstance(part, str)]
     path = ""
     for part in location:
         if isinstance(part, int):
@@ -202,17 +224,12 @@ def _path_of(location: Sequence[int | str]) -> str:
 def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
     """Pydantic's errors in the words of the contract; the offending values are left out."""
     return [
-        FieldError(
-            field=_path_of(error["loc"]),
-            message=_MESSAGES_BY_TYPE.get(error["type"])
-            or error["msg"].removeprefix("Value error, "),
-            code=_code_of(error["type"]),
-        )
+        FieldError(field=_path_of(error["loc"]), message=_message_of(error), code=_code_of(error))
         for error in errors[:MAXIMUM_ERRORS_SHOWN]
     ]
 
 
-def as_api_error(error: Exception) -> APIError:
+def as_api_error(error: BaseException) -> APIError:
     """What an error that FastAPI or Starlette raised means in the contract."""
     match error:
         case APIError():

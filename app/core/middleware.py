@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import APIError, InternalError, error_response
+from app.core.errors import APIError, NotFound, error_response
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -24,7 +24,7 @@ class RequestMiddleware:
     """Names each request, answers HEAD as GET, renders what nobody handled, writes the log line.
 
     It is the outermost user middleware: an error that gets past it reaches the server, which closes
-    the connection under a keep-alive client. `as_error` turns an exception into the error that
+    the connection under a keep-alive client. `report` logs an exception and returns the error that
     clients are shown; `route_template` names the route of a finished request.
     """
 
@@ -32,11 +32,11 @@ class RequestMiddleware:
         self,
         app: ASGIApp,
         *,
-        as_error: Callable[[Exception], APIError],
+        report: Callable[[Exception], APIError],
         route_template: Callable[[Scope], str | None],
     ) -> None:
         self.app = app
-        self.as_error = as_error
+        self.report = report
         self.route_template = route_template
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,11 +65,12 @@ class RequestMiddleware:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            await self.app(scope, receive, send_named)
+            # The `$` at the end of a route's pattern also matches before a final newline.
+            exists = not scope["path"].endswith("\n")
+            app = self.app if exists else error_response(Request(scope), NotFound())
+            await app(scope, receive, send_named)
         except Exception as exception:
-            error = self.as_error(exception)
-            if isinstance(error, InternalError):
-                log.exception("unhandled error", exc_info=exception)
+            error = self.report(exception)
             if status:
                 # Half an answer is out; only a closed connection tells the client that it is cut.
                 raise

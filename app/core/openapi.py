@@ -1,13 +1,15 @@
 """The OpenAPI document and its page, served from files of our own."""
 
+import mimetypes
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
-from fastapi.staticfiles import StaticFiles
+
+from app.core.errors import NotFound
 
 SWAGGER_UI = Path(__file__).parent / "swagger_ui"
 CONTENT_SECURITY_POLICY = (
@@ -53,6 +55,9 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         for operations in document["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
+            patch_body = operations.get("patch", {}).get("requestBody", {}).get("content", {})
+            if "application/json" in patch_body:
+                patch_body["application/merge-patch+json"] = patch_body["application/json"]
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
         app.openapi_schema = document
@@ -66,11 +71,17 @@ def install_docs(app: FastAPI) -> None:
     async def lead_to_docs() -> RedirectResponse:
         return RedirectResponse("/docs", status_code=307)
 
+    # Read once and kept: they are few, and a file server would answer ranges outside the envelope.
+    assets = {path.name: path.read_bytes() for path in SWAGGER_UI.iterdir() if path.is_file()}
+
     @app.get("/docs", include_in_schema=False)
-    async def show_docs() -> FileResponse:
-        return FileResponse(
-            SWAGGER_UI / "index.html",
-            headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY},
+    async def show_docs() -> HTMLResponse:
+        return HTMLResponse(
+            assets["index.html"], headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
         )
 
-    app.mount("/docs/assets", StaticFiles(directory=SWAGGER_UI), name="docs-assets")
+    @app.get("/docs/assets/{name}", include_in_schema=False)
+    async def show_docs_asset(name: str) -> Response:
+        if name not in assets:
+            raise NotFound
+        return Response(assets[name], media_type=mimetypes.guess_type(name)[0])

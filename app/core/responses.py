@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import MISSING, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 Payload = TypeVar("Payload")
 
@@ -71,6 +71,6 @@ class ErrorResponse(BaseModel):
     message: str = Field(description="What went wrong, for people.")
     code: str = Field(description="What went wrong, for programs; never changes.")
     request_id: str = Field(description="The same as in `X-Request-ID` and in the service's log.")
-    errors: list[FieldError] | None = Field(
-        default=None, description="There only when single fields are to blame."
+    errors: list[FieldError] | MISSING = Field(
+        default=MISSING, description="There only when single fields are to blame."
     )

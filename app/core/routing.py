@@ -5,9 +5,12 @@ what only users should. A route of this class authenticates first, and refuses b
 would ignore: unknown and repeated query parameters, and bodies of another media type.
 """
 
+import json
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_origin
+from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
@@ -16,6 +19,7 @@ from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from pydantic_core import from_json
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
 from app.core.errors import (
@@ -31,6 +35,7 @@ from app.core.errors import (
 from app.core.responses import FieldError
 
 MAXIMUM_BODY_BYTES = 1024 * 1024
+MAXIMUM_FORM_FIELDS = 100
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -57,15 +62,17 @@ class Authenticator(SecurityBase):
 class StrictRequest(Request):
     """A request whose body is limited in size while it streams, and whose JSON is strict."""
 
+    maximum_body_bytes = MAXIMUM_BODY_BYTES
+
     async def stream(self) -> AsyncGenerator[bytes, None]:
         declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > MAXIMUM_BODY_BYTES:
+        if declared.isdecimal() and int(declared) > self.maximum_body_bytes:
             raise PayloadTooLarge
         received = 0
         try:
             async for chunk in super().stream():
                 received += len(chunk)
-                if received > MAXIMUM_BODY_BYTES:
+                if received > self.maximum_body_bytes:
                     raise PayloadTooLarge
                 yield chunk
         except ClientDisconnect:
@@ -73,18 +80,41 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:  # noqa: ANN401 - JSON is anything
         """The body as strict JSON: no NaN, no Infinity, no lone surrogate, bounded in depth."""
+        body = await self.body()
         try:
-            return from_json(await self.body(), allow_inf_nan=False)
+            value = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             raise MalformedJSON(
                 errors=[FieldError(field="body", message=str(error), code="invalid")]
             ) from None
+        if faults := _repeated_members(body):
+            raise ValidationFailed(errors=field_errors(faults))
+        return value
+
+    async def form(self, **_: Any) -> FormData:  # type: ignore[override]  # noqa: ANN401 - Starlette's limits
+        """The URL-encoded body in strict UTF-8, which Starlette would read as Latin-1."""
+        try:
+            pairs: list[tuple[str, str | UploadFile]] = [
+                *parse_qsl(
+                    (await self.body()).decode(),
+                    keep_blank_values=True,
+                    errors="strict",
+                    max_num_fields=MAXIMUM_FORM_FIELDS,
+                )
+            ]
+        except ValueError:
+            message = f"This is not a form in UTF-8 with at most {MAXIMUM_FORM_FIELDS} fields"
+            raise ValidationFailed(
+                errors=[FieldError(field="body", message=message, code="invalid")]
+            ) from None
+        return FormData(pairs)
 
 
 class StrictRoute(APIRoute):
     """See the module's docstring. Use it as a router's `route_class`."""
 
     refuses_unknown_parameters: ClassVar[bool] = True
+    maximum_body_bytes: ClassVar[int] = MAXIMUM_BODY_BYTES
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
@@ -95,6 +125,7 @@ class StrictRoute(APIRoute):
 
         async def handle_strictly(request: Request) -> Response:
             request = StrictRequest(request.scope, request.receive, request._send)  # noqa: SLF001 - Starlette has no public name for it
+            request.maximum_body_bytes = self.maximum_body_bytes
             if authenticator is not None:
                 request.scope[CONFIRM_CREDENTIAL] = authenticator.confirm
                 await authenticator.authenticate(request, scopes)
@@ -132,9 +163,9 @@ def _query_names(dependant: Dependant) -> Iterator[tuple[str, bool]]:
             annotation = field.field_info.annotation
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 for name, info in annotation.model_fields.items():
-                    yield info.alias or name, "list[" in str(info.annotation)
+                    yield info.alias or name, get_origin(info.annotation) is list
             else:
-                yield field.alias, "list[" in str(annotation)
+                yield field.alias, get_origin(annotation) is list
 
 
 def _media_types(route: APIRoute) -> frozenset[str]:
@@ -156,8 +187,48 @@ def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
         if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
             return
         raise UnsupportedMediaType
-    if given.partition(";")[0].strip().lower() not in media_types:
+    encoding = headers.get("content-encoding", "identity")
+    if (
+        given.partition(";")[0].strip().lower() not in media_types
+        or encoding.strip().lower() != "identity"
+    ):
         raise UnsupportedMediaType
+
+
+class _Members(dict[str, Any]):
+    """A JSON object that remembers which of its members were given more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = (
+            [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+            if len(pairs) > len(self)
+            else []
+        )
+
+
+def _repeated_members(body: bytes) -> list[dict[str, Any]]:
+    """Faults for members given twice, of which RFC 8259 leaves open which one counts.
+
+    `body` has been parsed before, so it is JSON of a bounded depth.
+    """
+    found: list[dict[str, Any]] = []
+
+    def walk(value: object, location: tuple[str | int, ...]) -> None:
+        if isinstance(value, _Members):
+            message = "This field is given more than once"
+            found.extend(
+                {"loc": (*location, name), "type": "duplicate", "msg": message}
+                for name in value.repeated
+            )
+            for name, member in value.items():
+                walk(member, (*location, name))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                walk(item, (*location, index))
+
+    walk(json.loads(body, object_pairs_hook=_Members, parse_int=len), ("body",))
+    return found
 
 
 def _check_query_names(request: Request, query_names: dict[str, bool]) -> None:

@@ -1,5 +1,6 @@
 """The bases of what clients send."""
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -7,9 +8,6 @@ from pydantic_core import PydanticCustomError
 
 MAXIMUM_ID = 2**53 - 1
 """The largest integer that every JSON client holds exactly."""
-
-# PostgreSQL's text cannot hold NUL.
-NO_NUL = r"^[^\x00]*$"
 
 
 class InputModel(BaseModel):
@@ -20,7 +18,7 @@ class InputModel(BaseModel):
 
 def _only_digits(value: object) -> object:
     # Pydantic would also take `1_000`, ` 7 ` and `7.0`.
-    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
         raise PydanticCustomError("int_parsing", "Input should be a whole number in digits")
     return value
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 CHECKOUT = Path(__file__).resolve().parents[2]
 MINIMUM_SECRET_KEY_LENGTH = 32
 MINIMUM_PRODUCTION_PASSWORD_LENGTH = 8
+HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::\d{1,5})?")
 # Fewer different characters than this were typed by holding a key down.
 MINIMUM_SECRET_KEY_VARIETY = 8
 PLACEHOLDER = re.compile(
@@ -101,7 +102,9 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _driver_is_asyncpg(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    def _in_the_form_of_asyncpg(
+        cls, value: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
         url = value.get_secret_value().strip() if value else ""
         if not url:
             if info.data.get("environment") is Environment.PRODUCTION:
@@ -109,11 +112,16 @@ class Settings(BaseSettings):
                     "is required in production, such as postgresql://user:password@host/taskflow"
                 )
             return None
-        # SQLAlchemy takes a bare `postgresql://` for another driver and knows no `postgres://`.
         scheme = re.match(r"(?:postgres|postgresql|postgresql\+asyncpg)://", url)
         if scheme is None:
             raise ValueError("must start with postgresql://, postgres:// or postgresql+asyncpg://")
-        return SecretStr("postgresql+asyncpg://" + url[scheme.end() :])
+        rest = url[scheme.end() :]
+        hosts = re.split(r"[/?]", rest, maxsplit=1)[0].rpartition("@")[2].split(",")
+        if not all(HOST_AND_PORT.fullmatch(host) for host in hosts):
+            raise ValueError("has a host or a port that is not valid")
+        if "connect_timeout=" in rest:
+            raise ValueError("holds connect_timeout; set DATABASE_CONNECT_TIMEOUT in its place")
+        return SecretStr("postgresql://" + rest)
 
     @field_validator("secret_key")
     @classmethod
@@ -183,3 +191,5 @@ def load_settings(**overrides: object) -> Settings:
         ) from None
     except OSError as error:
         raise InvalidSettings([f"  DATA_DIR cannot be used: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise InvalidSettings(["  .env is not in UTF-8"]) from None

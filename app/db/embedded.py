@@ -126,7 +126,7 @@ def embedded_database(
                 cleanup.callback(os.ftruncate, lock, 0)
                 os.pwrite(lock, f"{os.getpid()} {port}\n".encode(), 0)
             password = quote((data_dir / "password").read_text(), safe="")
-            url = f"postgresql+asyncpg://postgres:{password}@127.0.0.1:{port}/taskflow"
+            url = f"postgresql://postgres:{password}@127.0.0.1:{port}/taskflow"
         yield EmbeddedDatabase(url, data_dir, shared_with=owner)
 
 

@@ -3,30 +3,54 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
+import asyncpg
 from fastapi import Depends, Request
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-
-from app.core.errors import (
-    APIError,
-    DatabaseUnavailable,
-    InternalError,
-    Overloaded,
-    as_api_error,
+from sqlalchemy import NullPool, text
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
 )
+
 from app.core.settings import Settings
+from app.db.errors import report
 
 READINESS_TIMEOUT_SECONDS = 1.5
+# How much later than the server, in seconds, we give up on a statement.
+SERVER_IS_GONE_AFTER = 1
 
-# The classes and codes of SQLSTATE that blame the database and not the statement: connection
-# exceptions, insufficient resources, operator intervention (shutdown, a cancelled statement),
-# transaction rollback (deadlock, serialization), lock not available, a read-only server, and a
-# server that does not let us in (wrong password, no such database).
-UNAVAILABLE_SQLSTATES = ("08", "53", "57", "40", "55P03", "25006", "28", "3D000")
+
+def make_engine(
+    database_url: str,
+    *,
+    connect_timeout: float,
+    command_timeout: float | None = None,
+    settings: dict[str, str],
+    **options: Any,  # noqa: ANN401 - SQLAlchemy's own
+) -> AsyncEngine:
+    """An engine over asyncpg, which reads the URL itself and so knows all parameters of libpq.
+
+    The timeouts are in seconds, `settings` are the server's, `options` are SQLAlchemy's.
+    """
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(
+            database_url,
+            timeout=connect_timeout,
+            command_timeout=command_timeout,
+            server_settings={"application_name": "taskflow", "timezone": "UTC", **settings},
+        )
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        # Parameters hold password hashes and people's texts, which no log should.
+        hide_parameters=True,
+        **options,
+    )
 
 
 class Database:
@@ -37,25 +61,25 @@ class Database:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.engine = create_async_engine(
+        # A handler whose client has gone is not cancelled; without a limit a few slow statements
+        # would hold the pool for good. The server's limit goes first, ours is for a server that
+        # does not say anything any more.
+        limit = settings.database_statement_timeout
+        common: dict[str, Any] = {
+            "connect_timeout": settings.database_connect_timeout,
+            "settings": {"statement_timeout": str(int(limit * 1000))},
+            "command_timeout": limit + SERVER_IS_GONE_AFTER,
+            "isolation_level": "AUTOCOMMIT",
+        }
+        self.engine = make_engine(
             settings.required_database_url,
-            isolation_level="AUTOCOMMIT",
             pool_size=settings.database_pool_size,
             max_overflow=0,
             pool_timeout=settings.database_pool_timeout,
-            # Parameters hold password hashes and people's texts, which no log should.
-            hide_parameters=True,
-            connect_args={
-                "timeout": settings.database_connect_timeout,
-                "server_settings": {
-                    "application_name": "taskflow",
-                    # A handler whose client has gone is not cancelled; without this a few slow
-                    # statements would hold the pool for good.
-                    "statement_timeout": str(int(settings.database_statement_timeout * 1000)),
-                    "timezone": "UTC",
-                },
-            },
+            **common,
         )
+        # Readiness asks the database and not the pool: a busy node is no dead one.
+        self._probe = make_engine(settings.required_database_url, poolclass=NullPool, **common)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._transactions = async_sessionmaker(
             self.engine.execution_options(isolation_level="READ COMMITTED"), expire_on_commit=False
@@ -73,15 +97,24 @@ class Database:
 
     async def is_ready(self) -> bool:
         """Whether the database answers within 1.5 seconds, and was ever migrated."""
-        try:
-            async with asyncio.timeout(READINESS_TIMEOUT_SECONDS), self.session() as session:
-                await session.execute(text("SELECT version_num FROM alembic_version"))
-        except Exception:  # noqa: BLE001 - whatever the reason is, the answer is no
+        asking = asyncio.create_task(self._ask())
+        # Not asyncio.timeout(): it would wait for the connection to close, which takes a server.
+        await asyncio.wait({asking}, timeout=READINESS_TIMEOUT_SECONDS)
+        if not asking.done():
+            asking.cancel()
+            report(TimeoutError())
             return False
-        return True
+        if (error := asking.exception()) is not None:
+            report(error)
+        return error is None
+
+    async def _ask(self) -> None:
+        async with self._probe.connect() as connection:
+            await connection.execute(text("SELECT version_num FROM alembic_version"))
 
     async def close(self) -> None:
         await self.engine.dispose()
+        await self._probe.dispose()
 
 
 def get_database(request: Request) -> Database:
@@ -98,19 +131,3 @@ async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
 # With FastAPI's default scope the session would end after the answer is sent; what fails then
 # would leave a client with a 2xx for nothing.
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
-
-
-def as_error(exception: Exception) -> APIError:
-    """The error that clients are shown for any exception: what passes is a 503, a bug is a 500."""
-    match exception:
-        case PoolTimeoutError():
-            return Overloaded()
-        case DBAPIError():
-            sqlstate = getattr(exception.orig, "sqlstate", None) or ""
-            if exception.connection_invalidated or sqlstate.startswith(UNAVAILABLE_SQLSTATES):
-                return DatabaseUnavailable()
-            return InternalError()
-        case OSError() | TimeoutError():
-            # Raised while connecting, where SQLAlchemy wraps only what the server said.
-            return DatabaseUnavailable()
-    return as_api_error(exception)

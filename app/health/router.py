@@ -8,18 +8,15 @@ from pydantic import Field
 from app.core.errors import (
     DatabaseUnavailable,
     InternalError,
-    ValidationFailed,
     document_errors,
 )
 from app.core.responses import Envelope, ReadModel
-from app.core.routing import StrictRoute
 from app.db.session import get_database
 
 router = APIRouter(
     prefix="/health",
     tags=["health"],
-    route_class=StrictRoute,
-    responses=document_errors(ValidationFailed, InternalError),
+    responses=document_errors(InternalError),
 )
 
 

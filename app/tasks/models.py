@@ -21,8 +21,7 @@ class TaskStatus(StrEnum):
 
 
 class TaskPriority(StrEnum):
-    """From least to most urgent: PostgreSQL sorts an enum by the order of its labels."""
-
+    # From least to most urgent: PostgreSQL sorts an enum by the order of its labels.
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"

@@ -1,5 +1,6 @@
 """Every statement on tasks. Each is guarded: no row is seen or written for an ended credential."""
 
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -54,14 +55,16 @@ def update_task(actor: Actor, task_id: int, changes: dict[str, Any]) -> Update:
     """
     columns = Task.__table__.c
     changed = or_(*(columns[name].is_distinct_from(value) for name, value in changes.items()))
+    # now() is when the statement began, which may be before another patch that it waited for.
+    moment = func.greatest(func.now(), Task.updated_at + timedelta(microseconds=1))
     values: dict[str, Any] = {
         **changes,
         "version": case((changed, Task.version + 1), else_=Task.version),
-        "updated_at": case((changed, func.now()), else_=Task.updated_at),
+        "updated_at": case((changed, moment), else_=Task.updated_at),
     }
     if "status" in changes:
         values["completed_at"] = (
-            func.coalesce(Task.completed_at, func.now())
+            func.coalesce(Task.completed_at, moment)
             if changes["status"] is TaskStatus.COMPLETED
             else null()
         )

@@ -1,11 +1,21 @@
 """What clients send and get about tasks."""
 
+import unicodedata
 from typing import Annotated
 
-from pydantic import MISSING, BeforeValidator, Field, StringConstraints
+from pydantic import (
+    MISSING,
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
 
+from app.core.errors import NO_NUL
 from app.core.responses import Envelope, Instant, ReadModel
-from app.core.schemas import MAXIMUM_ID, NO_NUL, InputModel, PageQuery
+from app.core.schemas import MAXIMUM_ID, InputModel, PageQuery
 from app.tasks.errors import TaskNotFound
 from app.tasks.models import (
     DESCRIPTION_MAX_LENGTH,
@@ -13,6 +23,9 @@ from app.tasks.models import (
     TaskPriority,
     TaskStatus,
 )
+
+# The categories of Unicode that show nothing: control, format, and the separators.
+INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 
 
 def _canonical_id(value: object) -> int:
@@ -25,17 +38,26 @@ def _canonical_id(value: object) -> int:
     return number
 
 
+def _not_blank(value: str) -> str:
+    # Spaces are trimmed before; what is left may still be invisible, as a zero-width space is.
+    if all(unicodedata.category(character) in INVISIBLE for character in value):
+        raise PydanticCustomError("string_too_short", "Input should not be blank")
+    return value
+
+
 TaskId = Annotated[
     int,
     # Whatever is not an id of a task is a task that is not there: 404, never 400.
     BeforeValidator(_canonical_id),
-    Field(ge=1, le=MAXIMUM_ID, description="The task's id.", examples=[7]),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAXIMUM_ID}),
+    Field(description="The task's id.", examples=[7]),
 ]
 Title = Annotated[
     str,
     StringConstraints(
         strip_whitespace=True, min_length=1, max_length=TITLE_MAX_LENGTH, pattern=NO_NUL
     ),
+    AfterValidator(_not_blank),
     Field(description="What is to be done; trimmed, not blank.", examples=["Water the plants"]),
 ]
 Description = Annotated[

@@ -1,7 +1,9 @@
 """POST /api/v1/auth/token."""
 
+import asyncio
 import re
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -148,6 +150,49 @@ async def test_a_repeated_parameter_is_an_invalid_request(
     assert response.json()["error"] == "invalid_request"
 
 
+async def test_a_form_may_hold_letters_as_they_are_or_percent_encoded(
+    client: httpx.AsyncClient, new_account: NewAccount
+) -> None:
+    password = "pässwörd✓"
+    hashed = Argon2(time_cost=1, memory_cost=8, parallelism=1).hash(password)
+    account: Account = await new_account(password_hash=hashed)
+    form = f"grant_type=password&username={account.username}&password="
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    for encoded in (password, quote(password)):
+        response = await client.post(
+            "/api/v1/auth/token", content=(form + encoded).encode(), headers=headers
+        )
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "form",
+    [b"password=%FF", b"password=\xff", b"&".join(b"a%d=1" % number for number in range(200))],
+)
+async def test_a_form_that_cannot_be_read_is_an_invalid_request(
+    client: httpx.AsyncClient, form: bytes
+) -> None:
+    response = await client.post(
+        "/api/v1/auth/token",
+        content=b"grant_type=password&username=ada&" + form,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+
+    assert response.status_code == 400
+    assert response.json()["error"] == "invalid_request"
+
+
+async def test_logins_that_meet_while_a_weak_hash_is_replaced_all_succeed(
+    client: httpx.AsyncClient, new_account: NewAccount
+) -> None:
+    account: Account = await new_account(password_hash=CHEAP_HASH)
+    responses = await asyncio.gather(
+        *(client.post("/api/v1/auth/token", data=grant(account)) for _ in range(6))
+    )
+
+    assert [response.status_code for response in responses] == [200] * 6
+
+
 async def test_unknown_parameters_are_ignored_as_the_standard_says(
     client: httpx.AsyncClient, user: Account
 ) -> None:
@@ -168,7 +213,7 @@ async def test_a_body_that_is_no_form_keeps_the_envelope(
 async def test_a_form_that_is_too_large_keeps_the_envelope(
     client: httpx.AsyncClient, user: Account
 ) -> None:
-    response = await client.post("/api/v1/auth/token", data=grant(user, password="x" * 1_100_000))
+    response = await client.post("/api/v1/auth/token", data=grant(user, password="x" * 70_000))
 
     assert_error(response, 413, "payload_too_large")
 

@@ -86,6 +86,19 @@ async def test_a_field_that_breaks_the_schema_is_named(
     assert_error(response, 400, "validation_failed", fields=blamed)
 
 
+@pytest.mark.parametrize(
+    "domain", ["intranet.local", "foo.test", "münchen.de", "xn--mnchen-3ya.de"]
+)
+async def test_addresses_of_intranets_tests_and_other_scripts_are_addresses(
+    client: httpx.AsyncClient, domain: str
+) -> None:
+    data = registration(email=f"a-{uuid4().hex[:8]}@{domain}")
+    response = await client.post("/api/v1/users", json=data)
+
+    assert response.status_code == 201
+    assert response.json()["data"]["email"] == data["email"]
+
+
 @pytest.mark.parametrize("password", ["  six  ", "пароль", "🔑🔑🔑🔑🔑🔑", "a\x00bcde", "x" * 128])
 async def test_a_password_may_hold_anything_and_is_never_trimmed_or_cut(
     client: httpx.AsyncClient, password: str

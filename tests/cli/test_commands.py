@@ -165,6 +165,30 @@ def test_a_password_against_the_policy_is_not_set(run: Run, database_url: str) -
         assert login_status(url, "ada") == 200
 
 
+def test_a_password_that_nobody_could_log_in_with_is_not_set(run: Run) -> None:
+    create(run, "ada")
+    done = run("users", "set-password", "ada", "--password-stdin", text="x" * 129 + "\n")
+
+    assert done.returncode == 1
+    assert done.stderr == "taskflow: password: Input should have at most 128 characters\n"
+
+
+def test_a_line_that_ends_as_on_windows_is_a_line(run: Run, database_url: str) -> None:
+    done = run(
+        "users", "create", "ada", "a@example.com", "--password-stdin", text=PASSWORD + "\r\n"
+    )
+    assert done.returncode == 0
+    with served(create_app(service_settings(database_url))) as url:
+        assert login_status(url, "ada") == 200
+
+
+def test_arguments_that_are_no_text_are_told_in_words(run: Run) -> None:
+    done = run("users", "deactivate", "a\udcff")
+
+    assert done.returncode == 1
+    assert done.stderr == "taskflow: arguments and passwords must be in UTF-8.\n"
+
+
 @pytest.mark.parametrize("command", ["activate", "deactivate"])
 def test_an_unknown_user_is_told_in_words(run: Run, command: str) -> None:
     done = run("users", command, "nobody")
@@ -243,3 +267,19 @@ def test_the_demo_account_is_not_made_in_production(run: Run) -> None:
     assert done.returncode == 1
     assert "not made in production" in done.stderr
     assert "demo" not in run("users", "list").stdout
+
+
+def test_a_stranger_called_demo_is_left_alone(run: Run) -> None:
+    password = "stranger's password"
+    run("users", "create", "demo", "me@example.org", "--password-stdin", text=password + "\n")
+    done = run("seed-demo")
+
+    assert done.returncode == 1
+    assert "who is not the demo account" in done.stderr
+
+
+def test_a_policy_that_forbids_the_demo_password_is_told_in_words(run: Run) -> None:
+    done = run("seed-demo", PASSWORD_MIN_LENGTH="20")
+
+    assert done.returncode == 1
+    assert "at least 20 characters" in done.stderr

@@ -44,6 +44,22 @@ async def test_what_is_not_strict_json_is_malformed(alice: Account, body: bytes)
     assert_error(response, 400, "malformed_json", fields={"body": "invalid"})
 
 
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ('{"title": "a", "title": "b"}', {"body.title": "duplicate"}),
+        ('{"title": "a", "titl\\u0065": "b"}', {"body.title": "duplicate"}),
+        ('{"title": {"a": [{"b": 1, "b": 2}]}}', {"body.title.a[0].b": "duplicate"}),
+    ],
+)
+async def test_a_field_given_twice_is_named(
+    alice: Account, body: str, fields: dict[str, str]
+) -> None:
+    response = await alice.client.post("/api/v1/tasks", content=body, headers=JSON)
+
+    assert_error(response, 400, "validation_failed", fields=fields)
+
+
 async def test_numbers_of_any_size_do_no_harm(alice: Account) -> None:
     for number in ("1e400", "-1e400", "9" * 5000, "1" + "0" * 300 + ".5"):
         response = await alice.client.post(
@@ -89,6 +105,39 @@ async def test_parameters_and_case_of_the_content_type_do_not_matter(
     )
 
     assert response.status_code == 201
+
+
+async def test_a_compressed_body_is_refused(alice: Account) -> None:
+    response = await alice.client.post(
+        "/api/v1/tasks", content=b'{"title": "x"}', headers=JSON | {"Content-Encoding": "gzip"}
+    )
+
+    assert_error(response, 415, "unsupported_media_type")
+
+
+async def test_a_body_behind_an_upgrade_header_is_a_body_and_no_second_request(
+    alice: Account,
+) -> None:
+    address = urlsplit(str(alice.client.base_url))
+    body = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+        b"Authorization: Bearer " + alice.token.encode() + b"\r\n"
+        b"Content-Length: " + str(len(body)).encode() + b"\r\n\r\n"
+    )
+    await writer.drain()
+    writer.write(body)
+    await writer.drain()
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    writer.write_eof()
+    rest = await reader.read()
+    assert b"malformed_json" in rest
+    assert b"HTTP/1.1" not in rest
+    writer.close()
+    await writer.wait_closed()
 
 
 async def chunks(size: int) -> AsyncIterator[bytes]:

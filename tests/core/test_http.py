@@ -26,6 +26,8 @@ from tests.support import Account, assert_error
         "/docs/assets/nothing.js",
         "/docs/assets/..%2f..%2fsettings.py",
         "/%00",
+        "/health%0A",
+        "/api/v1/tasks%0A",
         "/" + "x" * 5000,
     ],
 )
@@ -114,3 +116,12 @@ async def test_the_server_does_not_name_its_software(client: httpx.AsyncClient) 
 
     assert "server" not in response.headers
     assert "x-powered-by" not in response.headers
+
+
+async def test_the_docs_files_answer_in_the_envelope_too(client: httpx.AsyncClient) -> None:
+    for path in ("/docs", "/docs/assets/start.js"):
+        response = await client.get(path, headers={"Range": "bytes=abc"})
+        assert response.status_code == 200
+        response = await client.post(path)
+        assert_error(response, 405, "method_not_allowed")
+        assert response.headers["Allow"] == "GET, HEAD"

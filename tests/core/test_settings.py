@@ -128,11 +128,34 @@ def test_only_postgresql_over_asyncpg_is_a_database(url: str) -> None:
     assert "DATABASE_URL must start with postgresql://" in faults(database_url=url)
 
 
+@pytest.mark.parametrize(
+    ("rest", "why"),
+    [
+        ("u:hunter2@h:abc/x", "a host or a port that is not valid"),
+        ("u:hunter2@[::1/x", "a host or a port that is not valid"),
+        ("u:hunter2@h/x?connect_timeout=3", "set DATABASE_CONNECT_TIMEOUT in its place"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_told_in_words(rest: str, why: str) -> None:
+    message = faults(database_url=f"postgresql://{rest}")
+
+    assert "DATABASE_URL" in message
+    assert why in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("address", ["h", "h:5432", "[::1]:5432", "a:1,b:2", "127.0.0.1", ""])
+def test_hosts_may_be_names_addresses_and_several(address: str) -> None:
+    settings = production(database_url=f"postgresql://u:p%40ss@{address}/x")
+
+    assert settings.required_database_url == f"postgresql://u:p%40ss@{address}/x"
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
 def test_every_form_of_the_address_is_rewritten_for_asyncpg(scheme: str) -> None:
-    settings = production(database_url=f"{scheme}://u:p@db/taskflow")
+    settings = production(database_url=f"{scheme}://u:p@db/taskflow?sslmode=require")
 
-    assert settings.required_database_url == "postgresql+asyncpg://u:p@db/taskflow"
+    assert settings.required_database_url == "postgresql://u:p@db/taskflow?sslmode=require"
 
 
 def test_no_fault_and_no_repr_holds_a_secret() -> None:

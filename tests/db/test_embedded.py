@@ -53,7 +53,7 @@ OUTLIVED = "embedded.programs._die_with_us = lambda number: None"
 
 def run_sql(url: str, sql: str) -> Any:
     async def run() -> Any:
-        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+        connection = await asyncpg.connect(url)
         try:
             return await connection.fetchval(sql)
         finally:

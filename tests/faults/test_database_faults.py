@@ -12,7 +12,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.errors import APIError, DatabaseUnavailable, InternalError, NotFound, Overloaded
 from app.core.settings import Settings
-from app.db.session import Database, as_error
+from app.db.errors import as_error
+from app.db.session import Database
 from app.main import create_app
 from tests.conftest import NewDatabase
 from tests.support import (
@@ -121,8 +122,11 @@ async def test_a_full_pool_is_answered_at_once_with_503(
         # Every list waits for this lock, and the pool holds two connections.
         await session.execute(text("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE"))
         responses = await asyncio.gather(*(carol.client.get("/api/v1/tasks") for _ in range(6)))
+        # A busy node is not a dead one: readiness asks the database and not the pool.
+        ready = await carol.client.get("/health/ready")
     await app_database.close()
 
+    assert ready.status_code == 200
     codes = sorted(response.json()["code"] for response in responses)
     # Two got a connection and ran into the statement timeout; four found the pool full.
     assert codes == ["database_unavailable"] * 2 + ["overloaded"] * 4
@@ -145,6 +149,46 @@ async def test_a_bug_is_a_500_in_the_envelope_that_tells_nothing_and_keeps_the_c
     assert response.headers.get("Connection", "keep-alive") != "close"
     run_sql(fault_settings.required_database_url, "ALTER TABLE private_tasks RENAME TO tasks")
     assert (await carol.client.get("/api/v1/tasks")).status_code == 200
+
+
+async def test_a_migration_under_a_warm_pool_costs_at_most_a_503(
+    carol: Account, fault_settings: Settings
+) -> None:
+    task = await carol.create_task()
+    path = f"/api/v1/tasks/{task['id']}"
+    assert (await carol.client.get(path)).status_code == 200
+    run_sql(fault_settings.required_database_url, "ALTER TABLE tasks ALTER title TYPE varchar(210)")
+
+    statuses = [(await carol.client.get(path)).status_code for _ in range(4)]
+    assert set(statuses) <= {200, 503}
+    assert statuses[-1] == 200
+
+
+async def test_the_log_of_a_refused_row_does_not_hold_the_row(
+    carol: Account, fault_settings: Settings, log_lines: list[dict[str, Any]]
+) -> None:
+    run_sql(
+        fault_settings.required_database_url,
+        "ALTER TABLE tasks ADD CONSTRAINT no_secrets CHECK (title <> 'private title')",
+    )
+    response = await carol.client.post("/api/v1/tasks", json={"title": "private title"})
+
+    assert_error(response, 500, "internal_error")
+    (fault,) = [line for line in log_lines if line["event"] == "unhandled error"]
+    assert (fault["sqlstate"], fault["constraint"]) == ("23514", "no_secrets")
+    assert "create_task" in fault["where"]
+    assert "private title" not in str(log_lines)
+
+
+async def test_a_503_leaves_its_cause_in_the_log(log_lines: list[dict[str, Any]]) -> None:
+    settings = service_settings("postgresql://nobody:hunter2@127.0.0.1:1/none")
+    with served(create_app(settings)) as url:
+        async with http_client(url) as client:
+            await client.get("/health/ready")
+
+    (fault,) = [line for line in log_lines if line["event"] == "database_unavailable"]
+    assert fault["error"] == "ConnectionRefusedError"
+    assert "hunter2" not in str(log_lines)
 
 
 async def test_without_a_database_every_call_is_a_503() -> None:

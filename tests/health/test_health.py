@@ -4,10 +4,17 @@ import socket
 import time
 
 import httpx
+from sqlalchemy.engine import make_url
 
 from app.main import create_app
 from tests.conftest import NewDatabase
-from tests.support import assert_error, http_client, served, service_settings
+from tests.support import (
+    SilenceableProxy,
+    assert_error,
+    http_client,
+    served,
+    service_settings,
+)
 
 
 async def test_a_running_process_is_healthy(client: httpx.AsyncClient) -> None:
@@ -54,6 +61,32 @@ async def test_a_database_that_does_not_answer_is_given_up_on_within_two_seconds
     assert_error(response, 503, "database_unavailable")
     # A deadline of the contract.
     assert elapsed < 2
+
+
+async def test_a_database_that_falls_silent_is_given_up_on_within_two_seconds(
+    new_database: NewDatabase,
+) -> None:
+    target = make_url(new_database())
+    async with SilenceableProxy(target.host or "", target.port or 5432) as proxy:
+        through_proxy = target.set(host="127.0.0.1", port=proxy.port)
+        settings = service_settings(
+            through_proxy.render_as_string(hide_password=False), database_statement_timeout=0.5
+        )
+        with served(create_app(settings)) as base_url:
+            async with http_client(base_url) as client:
+                assert (await client.get("/health/ready")).status_code == 200
+                form = {"grant_type": "password", "username": "ada", "password": "secret"}
+                assert (await client.post("/api/v1/auth/token", data=form)).status_code == 400
+                proxy.silent = True
+                started = time.monotonic()
+                response = await client.get("/health/ready")
+                elapsed = time.monotonic() - started
+                on_a_warm_pool = await client.post("/api/v1/auth/token", data=form)
+
+    assert_error(response, 503, "database_unavailable")
+    # A deadline of the contract.
+    assert elapsed < 2
+    assert_error(on_a_warm_pool, 503, "database_unavailable")
 
 
 async def test_a_database_without_our_tables_is_not_ready(

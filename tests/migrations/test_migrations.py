@@ -8,13 +8,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Enum, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from alembic import command
 from app.db.migrations import alembic_config
 from app.db.registry import metadata
+from app.db.session import make_engine
 from tests.conftest import NewDatabase
-from tests.support import CLEAN_ENVIRONMENT, TASKFLOW, plain_url, run_sql
+from tests.support import CLEAN_ENVIRONMENT, TASKFLOW, run_sql
 
 OBJECTS = """
     SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -28,7 +28,7 @@ TYPES = """
 
 
 async def counted(url: str, query: str) -> int:
-    connection = await asyncpg.connect(plain_url(url))
+    connection = await asyncpg.connect(url)
     try:
         count: int = await connection.fetchval(query)
     finally:
@@ -63,7 +63,7 @@ async def test_models_and_migrations_agree(template_url: str) -> None:
         )
         return list(compare_metadata(context, metadata))
 
-    engine = create_async_engine(template_url)
+    engine = make_engine(template_url, connect_timeout=5, settings={})
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
         # Alembic does not look into the labels of an enum, nor at CHECK constraints.
@@ -148,6 +148,6 @@ async def test_removing_an_account_takes_all_it_owns_along(new_database: NewData
 
 
 def test_the_migrations_can_be_reviewed_as_sql(capsys: pytest.CaptureFixture[str]) -> None:
-    command.upgrade(alembic_config("postgresql+asyncpg://unused/unused"), "head", sql=True)
+    command.upgrade(alembic_config("postgresql://unused/unused"), "head", sql=True)
 
     assert "CREATE TABLE tasks" in capsys.readouterr().out

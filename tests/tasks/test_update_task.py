@@ -70,8 +70,8 @@ async def test_merge_patch_is_a_media_type_of_the_call(alice: Account) -> None:
         ({"title": None}, {"body.title": "wrong_type"}),
         ({"title": "  "}, {"body.title": "too_short"}),
         ({"description": None}, {"body.description": "wrong_type"}),
-        ({"status": None}, {"body.status": "invalid"}),
-        ({"priority": None}, {"body.priority": "invalid"}),
+        ({"status": None}, {"body.status": "wrong_type"}),
+        ({"priority": None}, {"body.priority": "wrong_type"}),
         ({"version": 1}, {"body.version": "unknown"}),
         ({"owner_id": 1}, {"body.owner_id": "unknown"}),
         ({"completed_at": None}, {"body.completed_at": "unknown"}),
@@ -111,3 +111,15 @@ async def test_concurrent_patches_of_different_fields_are_both_kept(alice: Accou
         assert {name: read[name] for change in changes for name in change} == {
             name: value for change in changes for name, value in change.items()
         }
+
+
+async def test_updated_at_rises_with_every_version_also_when_patches_meet(alice: Account) -> None:
+    task = await alice.create_task()
+    changed = await asyncio.gather(
+        *(patched(alice, task["id"], {"title": f"{number}"}) for number in range(30))
+    )
+
+    in_order = sorted(changed, key=lambda one: one["version"])
+    assert [one["version"] for one in in_order] == list(range(2, 32))
+    instants = [one["updated_at"] for one in in_order]
+    assert instants == sorted(set(instants))
