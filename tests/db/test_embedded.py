@@ -1,167 +1,31 @@
-import asyncio
+"""The development database starts, stops, is shared, and survives what kills its owner."""
+
 import fcntl
-import json
 import os
-import select
 import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
 
-import asyncpg
 import pytest
 
-from app.db import embedded, programs
+from app.db import embedded
 from app.db.embedded import embedded_database, throwaway_data_dir
 from app.db.programs import EmbeddedDatabaseError
-
-IS_ROOT = os.geteuid() == 0
-PATIENCE = 20.0  # Seconds.
-
-# A process that holds the database of the folder in its second argument until its standard input
-# closes, and prints one JSON object for each thing that happens. The first argument is code to run
-# before that.
-OWNER = """
-import json, os, signal, sys
-from pathlib import Path
-from app.db import embedded
-
-def say(**what):
-    print(json.dumps(what), flush=True)
-
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-exec(sys.argv[1])
-data_dir = Path(sys.argv[2])
-with embedded.embedded_database(data_dir, notify=lambda text: say(notice=text)) as database:
-    try:
-        say(url=database.url, shared_with=database.shared_with)
-        sys.stdin.read()
-    except KeyboardInterrupt:
-        say(interrupted=True)
-        sys.stdin.read()
-"""
-OUTLIVED = "embedded.programs._die_with_us = lambda number: None"
-
-
-def run_sql(url: str, sql: str) -> Any:
-    async def run() -> Any:
-        connection = await asyncpg.connect(url)
-        try:
-            return await connection.fetchval(sql)
-        finally:
-            await connection.close()
-
-    # A loop factory keeps the Runner from unsetting the event loop of the tests around.
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        return runner.run(run())
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline
-        pause.wait(0.02)
-
-
-def command_lines() -> list[str]:
-    if not Path("/proc/self/cmdline").exists():
-        ps = ["ps", "-ww", "-A", "-o", "command="]
-        return subprocess.check_output(ps, text=True).splitlines()
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            lines.append(path.read_text(errors="replace").replace("\0", " "))
-    return lines
-
-
-def servers_of(data_dir: Path) -> list[str]:
-    # For a moment after its birth, a child of the server has the server's command line too.
-    return [line for line in command_lines() if f"-D {data_dir}/data " in line]
-
-
-def postmaster(data_dir: Path) -> int:
-    return int((data_dir / "data" / "postmaster.pid").read_text().splitlines()[0])
-
-
-class Owner:
-    """A process that runs OWNER; it is killed at the end of the `with`, if it still lives."""
-
-    def __init__(self, data_dir: Path, before: str = "") -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", OWNER, before, str(data_dir)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            cwd=Path(embedded.__file__).parents[2],
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.__exit__(None, None, None)
-
-    def says(self, key: str) -> Any:
-        assert self.process.stdout is not None
-        while True:
-            assert select.select([self.process.stdout], [], [], PATIENCE)[0]
-            line = self.process.stdout.readline()
-            assert line, f"The owner ended before it said {key}."
-            if key in (what := json.loads(line)):
-                return what
-
-    def is_ready(self) -> Any:
-        return self.says("url")
-
-    def ends(self) -> int:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        return self.process.wait(PATIENCE)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def strict_umask() -> Iterator[None]:
-    """Files are closed to others unless they are opened on purpose."""
-    before = os.umask(0o077)
-    yield
-    os.umask(before)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Yield a folder that `nobody` can reach, unlike root's tmp_path."""
-    with throwaway_data_dir() as path:
-        path.chmod(0o711)
-        yield path
-        # A server that is still stopping would write into the folder while it is removed.
-        eventually(lambda: not [line for line in command_lines() if f"-D {path}/" in line])
-
-
-@pytest.fixture(scope="module")
-def made_before() -> Iterator[Path]:
-    with throwaway_data_dir() as path:
-        with embedded_database(path):
-            pass
-        yield path
-
-
-@pytest.fixture
-def data_dir(made_before: Path, folder: Path) -> Path:
-    """Return the folder of a database that was made, and stopped, before."""
-    copy = folder / "database"
-    subprocess.run(["cp", "-a", str(made_before), str(copy)], check=True)  # noqa: S607 - Keeps owners.
-    return copy
+from tests.db.support import (
+    IS_ROOT,
+    OUTLIVED,
+    PATIENCE,
+    Owner,
+    command_lines,
+    eventually,
+    postmaster,
+    run_sql,
+    servers_of,
+)
 
 
 def test_data_survives_stop_and_start(data_dir: Path) -> None:
@@ -245,15 +109,6 @@ def test_a_server_whose_owner_and_postmaster_were_killed_recovers(data_dir: Path
     with embedded_database(data_dir, notify=said.append) as database:
         assert run_sql(database.url, "SELECT answer FROM kept") == 42
     assert said[0].startswith("Recovering")
-
-
-def test_a_child_whose_parent_died_before_it_could_ask_ends_itself(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    ask = programs._die_with_us(signal.SIGKILL)  # noqa: SLF001 - Too short a moment to meet from outside.
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, preexec_fn=ask) as child:  # noqa: PLW1509, S607
-        assert child.wait(PATIENCE) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -374,52 +229,6 @@ def test_a_folder_of_another_major_version_is_refused_in_words(data_dir: Path) -
     )
 
 
-@pytest.fixture
-def without_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-
-
-@pytest.mark.usefixtures("without_wheel")
-def test_missing_programs_are_told_in_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(programs, "_SYSTEM_FOLDERS", ())
-    with pytest.raises(EmbeddedDatabaseError, match=r"PostgreSQL 15 or later.*DATABASE_URL"):
-        embedded_database(folder / "new").__enter__()
-
-
-@pytest.mark.usefixtures("without_wheel")
-@pytest.mark.parametrize(
-    ("version", "words"),
-    [("14.9", r"No PostgreSQL was found, only 14\.9\."), ("15.9", r"initdb failed .*\nDisk full")],
-)
-def test_programs_that_are_too_old_or_fail_are_told_in_words(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, words: str
-) -> None:
-    scripts = {
-        "postgres": f"echo 'postgres (PostgreSQL) {version} (Debian)'",
-        "initdb": "echo Disk full; exit 1",
-    }
-    for name, script in scripts.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr(programs, "_SYSTEM_FOLDERS", ())
-    with pytest.raises(EmbeddedDatabaseError, match=words):
-        embedded_database(folder / "new").__enter__()
-    assert not list((folder / "new").glob("data*"))
-
-
-@pytest.mark.usefixtures("without_wheel")
-def test_the_systems_postgresql_serves_where_there_is_no_wheel(folder: Path) -> None:
-    try:
-        with embedded_database(folder / "new", throwaway=True) as database:
-            assert run_sql(database.url, "SELECT lower('ÄÖ')") == "äö"
-    except EmbeddedDatabaseError as error:
-        if "No PostgreSQL was found" not in str(error):
-            raise
-        pytest.skip("There is no other PostgreSQL here.")
-
-
 def test_the_password_shows_neither_in_the_repr_nor_in_processes_nor_in_the_log(
     data_dir: Path,
 ) -> None:
@@ -471,12 +280,6 @@ def test_a_failed_start_shows_the_end_of_the_log_and_where_it_is(data_dir: Path)
     assert "pg_control" in str(failed.value)
 
 
-def test_a_folder_that_cannot_be_made_is_told_in_words(folder: Path) -> None:
-    (folder / "file").touch()
-    with pytest.raises(EmbeddedDatabaseError, match=r"can't be used: .*DATABASE_URL"):
-        embedded_database(folder / "file" / "new").__enter__()
-
-
 def test_throwaway_folders_go_at_the_end_and_those_of_killed_runs_at_the_next_start() -> None:
     with throwaway_data_dir() as used:
         abandoned, young = (used.with_name(f"{used.name}-{name}") for name in ("old", "young"))
@@ -488,52 +291,3 @@ def test_throwaway_folders_go_at_the_end_and_those_of_killed_runs_at_the_next_st
             assert [path.exists() for path in (used, abandoned, young)] == [True, False, True]
         young.rmdir()
     assert not used.exists()
-
-
-@pytest.mark.skipif(IS_ROOT, reason="Root's folder lets the user nobody pass.")
-def test_an_ordinary_users_folder_is_closed_to_others(data_dir: Path) -> None:
-    with embedded_database(data_dir):
-        assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
-
-
-@pytest.mark.skipif(not IS_ROOT, reason="Only root has to run PostgreSQL as somebody else.")
-class TestRoot:
-    def test_postgresql_runs_as_nobody_in_a_folder_that_only_root_can_change(
-        self, data_dir: Path
-    ) -> None:
-        with embedded_database(data_dir):
-            process = Path(f"/proc/{postmaster(data_dir)}")
-            assert process.owner() == "nobody"
-            assert "\nGroups:\t65534 \n" in (process / "status").read_text()
-            assert (data_dir / "data").owner() == "nobody"
-            assert (data_dir.owner(), (data_dir / "lock").owner()) == ("root", "root")
-            assert stat.S_IMODE(data_dir.stat().st_mode) == 0o710
-
-    def test_two_first_starts_share_one_copy_of_the_programs(self, folder: Path) -> None:
-        copies = folder / "programs"
-        before = f"embedded.programs.ROOTS_FOLDER = Path({str(copies)!r})"
-        with Owner(folder / "one", before) as one, Owner(folder / "other", before) as other:
-            assert run_sql(one.is_ready()["url"], "SELECT 42") == 42
-            assert run_sql(other.is_ready()["url"], "SELECT 42") == 42
-            assert servers_of(folder / "one")[0].startswith(str(copies))
-            assert (one.ends(), other.ends()) == (0, 0)
-        assert len(list(copies.glob("postgresql-*"))) == 1
-
-    def test_a_working_directory_that_nobody_can_reach_does_not_matter(
-        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        with embedded_database(folder / "new", throwaway=True) as database:
-            assert run_sql(database.url, "SELECT 42") == 42
-
-    def test_a_closed_parent_folder_is_named(self, folder: Path) -> None:
-        folder.chmod(0o700)
-        with pytest.raises(EmbeddedDatabaseError, match=f"out of its reach: {folder} is closed"):
-            embedded_database(folder / "new").__enter__()
-
-    def test_a_folder_of_somebody_else_is_refused_untouched(self, data_dir: Path) -> None:
-        os.chown(data_dir, 12345, 12345)
-        data_dir.chmod(0o700)
-        with pytest.raises(EmbeddedDatabaseError, match="isn't root's folder"):
-            embedded_database(data_dir).__enter__()
-        assert (data_dir.stat().st_uid, stat.S_IMODE(data_dir.stat().st_mode)) == (12345, 0o700)
