@@ -1,20 +1,18 @@
 """401 in all its forms, and the end of a credential holding at once, everywhere."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from app.accounts.credentials import Actor, ActorCache
 from app.core.security import is_well_formed_token, new_token
 from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
-from tests.support import Account, assert_error, served
-
-Call = Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]
+from tests.support import Account, assert_error, http_client, served
 
 SECURED: list[tuple[str, str]] = [
     ("GET", "/api/v1/users/me"),
@@ -156,26 +154,35 @@ async def test_a_revocation_holds_on_every_process_with_the_next_request(
         assert_error(response, 401, "unauthenticated")
 
 
-async def test_a_warm_worker_asks_nothing_about_a_credential_before_the_work(
+async def test_a_warm_worker_spends_no_statement_on_authentication(
     settings: Settings, alice: Account
 ) -> None:
     app = create_app(settings)
+    statements: list[str] = []
+
+    @event.listens_for(app.state.database.engine.sync_engine, "before_cursor_execute")
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    async def statements_of(method: str, path: str, **options: Any) -> list[str]:
+        statements.clear()
+        response = await client.request(method, path, **options)
+        assert response.is_success
+        return [statement.split()[0] for statement in statements]
+
     with served(app) as url:
-        headers = {"Authorization": f"Bearer {alice.token}"}
-        async with httpx.AsyncClient(base_url=url, headers=headers) as client:
-            task = (await client.post("/api/v1/tasks", json={"title": "x"})).json()["data"]
-            # Without the table behind it, a lookup of the credential would fail; a remembered
-            # actor goes straight to the guarded statement.
-            remembered = app.state.actors
-            assert isinstance(remembered, ActorCache)
-            assert list(remembered._actors.values()) == [  # noqa: SLF001 - it has no other face
-                Actor(
-                    alice.id,
-                    alice.credential_id,
-                    frozenset({"tasks:read", "tasks:write", "account:read", "account:write"}),
-                )
-            ]
-            assert (await client.get(f"/api/v1/tasks/{task['id']}")).status_code == 200
+        async with http_client(url, {"Authorization": f"Bearer {alice.token}"}) as client:
+            body = {"title": "x"}
+            first = await statements_of("POST", "/api/v1/tasks", json=body)
+            # The worker meets the credential for the first time, and looks it up.
+            assert first == ["SELECT", "INSERT"]
+            assert await statements_of("POST", "/api/v1/tasks", json=body) == ["INSERT"]
+            task = (await client.get("/api/v1/tasks")).json()["data"]["tasks"][0]
+            path = f"/api/v1/tasks/{task['id']}"
+            assert await statements_of("GET", path) == ["SELECT"]
+            assert await statements_of("PATCH", path, json=body) == ["UPDATE"]
+            assert await statements_of("GET", "/api/v1/tasks") == ["SELECT", "SELECT"]
+            assert await statements_of("DELETE", path) == ["DELETE"]
 
 
 def test_a_worker_remembers_only_so_many_actors() -> None:
