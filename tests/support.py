@@ -22,6 +22,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import uvicorn
+from argon2 import PasswordHasher as Argon2
 from fastapi import FastAPI
 from sqlalchemy import func, insert
 
@@ -43,6 +44,11 @@ CLEAN_ENVIRONMENT = {
 SSL_CONTEXT = ssl.create_default_context()
 
 
+PASSWORD = "correct horse"
+# The least that Argon2 allows: most tests are about accounts, not about its cost.
+CHEAP_HASH = Argon2(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+
+
 @dataclass(frozen=True)
 class Account:
     """A user of a test, with a client that is logged in."""
@@ -52,6 +58,13 @@ class Account:
     credential_id: int
     token: str = field(repr=False)
     client: httpx.AsyncClient
+
+    async def log_in(self, password: str = PASSWORD) -> str:
+        """A further token of the same user, or "" if the password is refused."""
+        form = {"grant_type": "password", "username": self.username, "password": password}
+        response = await self.client.post("/api/v1/auth/token", data=form)
+        token: str = response.json().get("access_token", "")
+        return token
 
     async def create_task(self, **fields: Any) -> dict[str, Any]:
         response = await self.client.post("/api/v1/tasks", json={"title": "Water"} | fields)

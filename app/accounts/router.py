@@ -15,12 +15,17 @@ from app.accounts.errors import (
 )
 from app.accounts.oauth import OAuthRoute, refuse_repeated_parameters
 from app.accounts.schemas import (
+    AccountClosing,
+    DoneResponse,
     OAuthErrorResponse,
+    PasswordChange,
     PasswordGrant,
     TokenResponse,
+    TokenRevocation,
     UserCreate,
     UserRead,
     UserResponse,
+    UserUpdate,
 )
 from app.core.errors import (
     DatabaseUnavailable,
@@ -33,7 +38,7 @@ from app.core.errors import (
     document_errors,
 )
 from app.core.routing import StrictRoute
-from app.db.session import SessionDep
+from app.db.session import SessionDep, TransactionDep
 
 users = APIRouter(
     prefix="/users",
@@ -91,6 +96,69 @@ async def read_me(actor: CurrentUser, session: SessionDep) -> UserResponse:
     return UserResponse(data=UserRead.model_validate(user))
 
 
+BODY_ERRORS = (ValidationFailed, MalformedJSON, PayloadTooLarge, UnsupportedMediaType)
+
+
+@users.patch(
+    "/me",
+    summary="Change the own account",
+    dependencies=[requires("account:write")],
+    responses=document_errors(
+        *BODY_ERRORS, Unauthenticated, InsufficientScope, UsernameTaken, EmailTaken
+    ),
+)
+async def update_me(data: UserUpdate, actor: CurrentUser, session: SessionDep) -> UserResponse:
+    """Change the username or the email address (JSON Merge Patch, RFC 7396)."""
+    user = await service.update_own_account(session, actor, data)
+    return UserResponse(message="User updated", data=UserRead.model_validate(user))
+
+
+@users.post(
+    "/me/password",
+    summary="Change the own password",
+    dependencies=[requires("account:write")],
+    responses=document_errors(*BODY_ERRORS, Unauthenticated, InsufficientScope),
+)
+async def change_password(
+    data: PasswordChange,
+    request: Request,
+    actor: CurrentUser,
+    session: SessionDep,
+    transaction: TransactionDep,
+) -> DoneResponse:
+    """Replace the password, and end every login but the one that asks for it.
+
+    A wrong current password is a 400 on `body.current_password` with the code `incorrect`.
+    """
+    state = request.app.state
+    await service.change_own_password(
+        session,
+        transaction,
+        actor,
+        data,
+        hasher=state.password_hasher,
+        settings=state.settings,
+    )
+    return DoneResponse(message="Password changed", data=None)
+
+
+@users.post(
+    "/me/close",
+    summary="Close the own account",
+    dependencies=[requires("account:write")],
+    responses=document_errors(*BODY_ERRORS, Unauthenticated, InsufficientScope),
+)
+async def close_account(
+    data: AccountClosing, request: Request, actor: CurrentUser, session: SessionDep
+) -> DoneResponse:
+    """Remove the account and everything that it owns, for good.
+
+    A wrong password is a 400 on `body.password` with the code `incorrect`.
+    """
+    await service.close_own_account(session, actor, data, hasher=request.app.state.password_hasher)
+    return DoneResponse(message="Account closed", data=None)
+
+
 @auth.post(
     "/token",
     summary="Log in",
@@ -122,3 +190,27 @@ async def create_token(
         expires_in=issued.expires_in,
         scope=" ".join(issued.scopes),
     )
+
+
+@auth.post(
+    "/revoke",
+    summary="End a login",
+    dependencies=[Depends(refuse_repeated_parameters)],
+    response_class=Response,
+    responses={
+        200: {"description": "The token is worth nothing any more, whatever it was", "content": {}},
+        400: {"model": OAuthErrorResponse, "description": "The form has no `token`"},
+    },
+)
+async def revoke_token(
+    form: Annotated[TokenRevocation, Form()], request: Request, session: SessionDep
+) -> Response:
+    """End the login behind a token, on every worker with its next request (RFC 7009).
+
+    Whoever knows a token may end it, so this needs no other authentication. An unknown token gets
+    the same answer.
+    """
+    await service.revoke_token(
+        session, form.token.get_secret_value(), settings=request.app.state.settings
+    )
+    return Response()

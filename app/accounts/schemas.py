@@ -3,7 +3,14 @@
 from typing import Annotated, Literal
 
 import email_validator
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, StringConstraints
+from pydantic import (
+    MISSING,
+    AfterValidator,
+    BaseModel,
+    Field,
+    SecretStr,
+    StringConstraints,
+)
 from pydantic_core import PydanticCustomError
 
 from app.accounts.models import EMAIL_MAX_LENGTH, USERNAME_MAX_LENGTH
@@ -62,6 +69,36 @@ class UserCreate(InputModel):
     password: Password
 
 
+class UserUpdate(InputModel):
+    """A JSON Merge Patch (RFC 7396): what is absent stays as it is."""
+
+    username: Username | MISSING = MISSING
+    email: Email | MISSING = MISSING
+
+
+CurrentPassword = Annotated[
+    SecretStr,
+    Field(
+        max_length=PASSWORD_MAX_LENGTH,
+        description="The password as it is now.",
+        examples=["correct horse battery staple"],
+    ),
+]
+
+
+class PasswordChange(InputModel):
+    """A new password, and the proof that the old one is known."""
+
+    current_password: CurrentPassword
+    new_password: Password
+
+
+class AccountClosing(InputModel):
+    """The proof that it is the owner who closes the account."""
+
+    password: CurrentPassword
+
+
 class UserRead(ReadModel):
     """An account, as its owner sees it."""
 
@@ -74,6 +111,19 @@ class UserRead(ReadModel):
 
 class UserResponse(Envelope[UserRead]):
     """One account."""
+
+
+class DoneResponse(Envelope[None]):
+    """It is done, and there is nothing more to say."""
+
+
+class TokenRevocation(BaseModel):
+    """The form of a revocation (RFC 7009, section 2.1)."""
+
+    token: SecretStr = Field(
+        description="The login token to end.",
+        examples=["tfu_0123456789ABCDEFGHIJKLMNOPQRSTUV2kLrXa"],
+    )
 
 
 class PasswordGrant(BaseModel):

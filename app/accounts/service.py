@@ -1,16 +1,20 @@
 """What can be done with accounts: the statements behind the routers and the command line."""
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import String, delete, func, insert, literal, select, update
+from pydantic import SecretStr
+from sqlalchemy import ColumnElement, String, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.credentials import (
     LOGIN_PREFIX,
     SCOPES,
+    TOKEN_PREFIXES,
     Actor,
     credential_is_live,
 )
@@ -21,10 +25,21 @@ from app.accounts.models import (
     CredentialKind,
     User,
 )
-from app.accounts.schemas import PasswordGrant, UserCreate
+from app.accounts.schemas import (
+    AccountClosing,
+    PasswordChange,
+    PasswordGrant,
+    UserCreate,
+    UserUpdate,
+)
 from app.core.errors import ValidationFailed
 from app.core.responses import FieldError
-from app.core.security import PasswordHasher, new_token, token_digest
+from app.core.security import (
+    PasswordHasher,
+    is_well_formed_token,
+    new_token,
+    token_digest,
+)
 from app.core.settings import Settings
 from app.db.errors import violated_constraint
 
@@ -73,8 +88,15 @@ async def register_user(
         )
         .returning(User)
     )
-    try:
+    with _taken_names_told():
         return (await session.scalars(statement)).one()
+
+
+@contextmanager
+def _taken_names_told() -> Iterator[None]:
+    """Turn the refusals of the unique indexes into `UsernameTaken` and `EmailTaken`."""
+    try:
+        yield
     except IntegrityError as error:
         match violated_constraint(error):
             case "uq_users_username":
@@ -111,8 +133,8 @@ async def log_in(
             break
         if issued := await _issue_login(session, user, scopes, settings=settings):
             if rehashed is not None:
-                unchanged = (User.id == user.id) & (User.password_hash == user.password_hash)
-                await session.execute(update(User).where(unchanged).values(password_hash=rehashed))
+                statement = update(User).where(_is_unchanged(user))
+                await session.execute(statement.values(password_hash=rehashed))
             return issued
     raise OAuthError("invalid_grant", "Wrong username or password")
 
@@ -136,7 +158,7 @@ async def _issue_login(
         )
         # Deactivating and changing a password revoke every login that stands. The shared lock makes
         # the two wait for each other, so that none slips in between.
-        .where(User.id == user.id, User.is_active, User.password_hash == user.password_hash)
+        .where(_is_unchanged(user), User.is_active)
         .with_for_update(read=True),
     )
     if await session.scalar(statement.returning(Credential.id)) is None:
@@ -172,6 +194,105 @@ async def read_own_account(session: AsyncSession, actor: Actor) -> User:
     return user
 
 
+async def update_own_account(session: AsyncSession, actor: Actor, data: UserUpdate) -> User:
+    """Apply a merge patch to the actor's account.
+
+    Raises `UsernameTaken`, `EmailTaken`, and `Unauthenticated` if the credential has ended.
+    """
+    changes = data.model_dump()
+    if "email" in changes:
+        changes["email_key"] = email_key(changes["email"])
+    if not changes:
+        return await read_own_account(session, actor)
+    statement = update(User).where(User.id == actor.user_id, credential_is_live(actor))
+    with _taken_names_told():
+        user = (await session.scalars(statement.values(changes).returning(User))).one_or_none()
+    if user is None:
+        raise Unauthenticated
+    return user
+
+
+async def _check_own_password(
+    session: AsyncSession, actor: Actor, password: SecretStr, *, field: str, hasher: PasswordHasher
+) -> User:
+    """The actor's account, if the password is right; else `ValidationFailed` on `field`."""
+    user = await read_own_account(session, actor)
+    # The connection goes back to the pool while Argon2 works.
+    await session.close()
+    matches, _ = await hasher.verify(password.get_secret_value(), user.password_hash)
+    if not matches:
+        raise _wrong_password(field)
+    return user
+
+
+def _is_unchanged(user: User) -> ColumnElement[bool]:
+    """Whether the user still has the password that was checked."""
+    return (User.id == user.id) & (User.password_hash == user.password_hash)
+
+
+def _wrong_password(field: str) -> ValidationFailed:
+    fault = FieldError(field=field, message="This is not the password", code="incorrect")
+    return ValidationFailed(errors=[fault])
+
+
+async def change_own_password(
+    session: AsyncSession,
+    transaction: AsyncSession,
+    actor: Actor,
+    data: PasswordChange,
+    *,
+    hasher: PasswordHasher,
+    settings: Settings,
+) -> None:
+    """Replace the actor's password and end all logins but the actor's own; API keys stay.
+
+    Raises `ValidationFailed` for a wrong current password or a new one against the policy.
+    """
+    password = data.new_password.get_secret_value()
+    check_password_policy(password, settings, field="body.new_password")
+    field = "body.current_password"
+    new_hash = await hasher.hash(password)
+    # Once more if the hash has changed under us: by a login that raised its parameters, or by
+    # another change, after which the current password is no longer the current one.
+    for _ in range(2):
+        user = await _check_own_password(
+            session, actor, data.current_password, field=field, hasher=hasher
+        )
+        statement = update(User).where(_is_unchanged(user), credential_is_live(actor))
+        statement = statement.values(password_hash=new_hash)
+        if await transaction.scalar(statement.returning(User.id)) is not None:
+            # A statement of its own, so that it sees the logins that the first one waited for.
+            await revoke_credentials(
+                transaction, user, kinds=[CredentialKind.LOGIN], spare=actor.credential_id
+            )
+            return
+    raise _wrong_password(field)
+
+
+async def close_own_account(
+    session: AsyncSession, actor: Actor, data: AccountClosing, *, hasher: PasswordHasher
+) -> None:
+    """Remove the actor's account with all that it owns. Raises `ValidationFailed`."""
+    field = "body.password"
+    for _ in range(2):
+        user = await _check_own_password(session, actor, data.password, field=field, hasher=hasher)
+        statement = delete(User).where(_is_unchanged(user), credential_is_live(actor))
+        if await session.scalar(statement.returning(User.id)) is not None:
+            return
+    raise _wrong_password(field)
+
+
+async def revoke_token(session: AsyncSession, token: str, *, settings: Settings) -> None:
+    """End the credential behind a token, if there is one. Says nothing about whether there was."""
+    if not is_well_formed_token(token, prefixes=TOKEN_PREFIXES):
+        return
+    digest = token_digest(token, secret_key=settings.secret_key.get_secret_value())
+    statement = update(Credential).where(
+        Credential.digest == digest, Credential.revoked_at.is_(None)
+    )
+    await session.execute(statement.values(revoked_at=func.now()))
+
+
 async def list_users(session: AsyncSession) -> list[User]:
     """Every account, oldest first; for operators."""
     return list(await session.scalars(select(User).order_by(User.id)))
@@ -199,12 +320,16 @@ async def set_password(session: AsyncSession, user: User, password_hash: str) ->
 
 
 async def revoke_credentials(
-    session: AsyncSession, user: User, *, kinds: list[CredentialKind]
+    session: AsyncSession, user: User, *, kinds: list[CredentialKind], spare: int = 0
 ) -> None:
-    """End the user's credentials of these kinds; holds on every worker with the next statement."""
+    """End the user's credentials of these kinds, but for the one with the id `spare`.
+
+    Holds on every worker with the next statement.
+    """
     statement = update(Credential).where(
         Credential.user_id == user.id,
         Credential.kind.in_(kinds),
+        Credential.id != spare,
         Credential.revoked_at.is_(None),
     )
     await session.execute(statement.values(revoked_at=func.now()))

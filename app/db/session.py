@@ -128,6 +128,12 @@ async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
         yield session
 
 
+async def get_transaction(request: Request) -> AsyncGenerator[AsyncSession]:
+    async with get_database(request).transaction() as session:
+        yield session
+
+
 # With FastAPI's default scope the session would end after the answer is sent; what fails then
 # would leave a client with a 2xx for nothing.
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+TransactionDep = Annotated[AsyncSession, Depends(get_transaction, scope="function")]

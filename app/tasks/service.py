@@ -1,9 +1,11 @@
 """What can be done with tasks."""
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.credentials import Actor, ensure_credential_is_live
 from app.accounts.errors import Unauthenticated
+from app.db.errors import violated_constraint
 from app.tasks import queries
 from app.tasks.errors import TaskNotFound
 from app.tasks.models import Task
@@ -13,7 +15,13 @@ from app.tasks.schemas import TaskCreate, TaskPage, TaskQuery, TaskRead, TaskUpd
 async def create_task(session: AsyncSession, actor: Actor, data: TaskCreate) -> Task:
     """Store a task. Raises `Unauthenticated` if the actor's credential has ended."""
     statement = queries.insert_task(actor, data).returning(Task)
-    task = (await session.scalars(statement)).one_or_none()
+    try:
+        task = (await session.scalars(statement)).one_or_none()
+    except IntegrityError as error:
+        if violated_constraint(error) != "fk_tasks_owner_id":
+            raise
+        # The account was closed after the statement had begun.
+        raise Unauthenticated from None
     if task is None:
         raise Unauthenticated
     return task

@@ -14,11 +14,7 @@ from sqlalchemy import select, text
 from app.accounts.models import Credential, User
 from app.db.session import Database
 from tests.conftest import NewAccount
-from tests.support import Account, assert_error
-
-PASSWORD = "correct horse"
-# The least that Argon2 allows: these tests are about logins, not about its cost.
-CHEAP_HASH = Argon2(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+from tests.support import CHEAP_HASH, PASSWORD, Account, assert_error
 
 
 @pytest.fixture

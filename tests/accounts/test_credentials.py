@@ -16,12 +16,22 @@ from tests.support import Account, assert_error, http_client, served
 
 SECURED: list[tuple[str, str]] = [
     ("GET", "/api/v1/users/me"),
+    ("PATCH", "/api/v1/users/me"),
+    ("POST", "/api/v1/users/me/password"),
+    ("POST", "/api/v1/users/me/close"),
     ("GET", "/api/v1/tasks"),
     ("POST", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks/1"),
     ("PATCH", "/api/v1/tasks/1"),
     ("DELETE", "/api/v1/tasks/1"),
 ]
+BODIES: dict[tuple[str, str], dict[str, str]] = {
+    ("PATCH", "/api/v1/users/me"): {"email": "after-the-end@example.com"},
+    ("POST", "/api/v1/users/me/password"): {"current_password": "x", "new_password": "secret"},
+    ("POST", "/api/v1/users/me/close"): {"password": "x"},
+    ("POST", "/api/v1/tasks"): {"title": "After the end"},
+    ("PATCH", "/api/v1/tasks/1"): {"title": "After the end"},
+}
 ENDINGS = {
     "revoked": "UPDATE credentials SET revoked_at = now() WHERE id = :id",
     "expired": "UPDATE credentials SET expires_at = now() WHERE id = :id",
@@ -99,8 +109,8 @@ async def test_an_ended_credential_is_refused_at_once_though_the_worker_remember
     task = await alice.create_task()
     await end_credential(database, alice, ending)
 
-    path = path.replace("/1", f"/{task['id']}")
-    body = {"title": "After the end"} if method in {"POST", "PATCH"} else None
+    body = BODIES.get((method, path))
+    path = path.replace("/tasks/1", f"/tasks/{task['id']}")
     response = await alice.client.request(method, path, json=body)
     assert_error(response, 401, "unauthenticated")
     async with database.session() as session:

@@ -47,7 +47,7 @@ async def test_what_is_not_there_is_a_404_in_the_envelope(
         ("GET", "/api/v1/users", "POST"),
         ("HEAD", "/api/v1/users", "POST"),
         ("GET", "/api/v1/auth/token", "POST"),
-        ("DELETE", "/api/v1/users/me", "GET, HEAD"),
+        ("DELETE", "/api/v1/users/me", "GET, HEAD, PATCH"),
         ("POST", "/health", "GET, HEAD"),
         ("OPTIONS", "/api/v1/tasks", "GET, HEAD, POST"),
         ("TRACE", "/api/v1/tasks", "GET, HEAD, POST"),
