@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 import uvicorn
@@ -40,6 +40,19 @@ GRACEFUL_SHUTDOWN_SECONDS = 8
 # Uvicorn replaces a worker that says nothing for this long; on a busy machine five seconds, its
 # default, are not enough to start, and it would replace workers without end.
 WORKER_START_SECONDS = 60
+SERVER_OPTIONS: dict[str, Any] = {
+    # httptools drops the body of a request with an Upgrade header, and takes it for another request
+    # if it comes in a packet of its own.
+    "http": "h11",
+    "ws": "none",
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "proxy_headers": False,
+    # Longer than clients and load balancers keep an idle connection, which is a minute at most as a
+    # rule: whoever closes first may meet a request that is on its way.
+    "timeout_keep_alive": 75,
+}
 DEMO_USERNAME = "demo"
 DEMO_EMAIL = "demo@example.com"
 DEMO_PASSWORD = "demo-password"  # noqa: S105 - it is printed, and refused in production
@@ -139,14 +152,7 @@ def serve() -> None:
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
-            # httptools drops the body of a request with an Upgrade header, and takes it for another
-            # request if it comes in a packet of its own.
-            http="h11",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
+            **SERVER_OPTIONS,
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
             timeout_worker_healthcheck=WORKER_START_SECONDS,
         )

@@ -29,6 +29,7 @@ from sqlalchemy import func, insert
 from app.accounts.credentials import LOGIN_PREFIX, SCOPES
 from app.accounts.models import Credential, CredentialKind, User
 from app.accounts.service import email_key
+from app.cli import SERVER_OPTIONS
 from app.core.security import new_token, token_digest
 from app.core.settings import Settings
 from app.db.session import Database
@@ -132,9 +133,7 @@ def served(app: FastAPI) -> Iterator[str]:
     """Serve `app` by uvicorn on a port of its own, in a thread; yields the base URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, http="h11", ws="none"
-        )
+        config = uvicorn.Config(app, **SERVER_OPTIONS)
         ready = threading.Event()
 
         class Announcing(uvicorn.Server):
