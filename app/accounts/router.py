@@ -28,9 +28,9 @@ from app.accounts.schemas import (
     UserUpdate,
 )
 from app.core.errors import (
+    BODY_ERRORS,
     DatabaseUnavailable,
     InternalError,
-    MalformedJSON,
     Overloaded,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -60,15 +60,7 @@ auth = APIRouter(
     "",
     status_code=201,
     summary="Register an account",
-    responses=document_errors(
-        ValidationFailed,
-        MalformedJSON,
-        RegistrationDisabled,
-        UsernameTaken,
-        EmailTaken,
-        PayloadTooLarge,
-        UnsupportedMediaType,
-    ),
+    responses=document_errors(*BODY_ERRORS, RegistrationDisabled, UsernameTaken, EmailTaken),
 )
 async def create_user(data: UserCreate, request: Request, session: SessionDep) -> UserResponse:
     """Make an account, and log in to it with `POST /api/v1/auth/token`.
@@ -94,9 +86,6 @@ async def read_me(actor: CurrentUser, session: SessionDep) -> UserResponse:
     """The account that the credential speaks for."""
     user = await service.read_own_account(session, actor)
     return UserResponse(data=UserRead.model_validate(user))
-
-
-BODY_ERRORS = (ValidationFailed, MalformedJSON, PayloadTooLarge, UnsupportedMediaType)
 
 
 @users.patch(

@@ -81,6 +81,10 @@ class UnsupportedMediaType(APIError):
     message = "The body's Content-Type is not supported here"
 
 
+# What can be wrong with any call that has a JSON body.
+BODY_ERRORS = (ValidationFailed, MalformedJSON, PayloadTooLarge, UnsupportedMediaType)
+
+
 class InternalError(APIError):
     status = 500
     code = "internal_error"

@@ -7,12 +7,10 @@ from fastapi import APIRouter, Query, Response
 from app.accounts.credentials import CurrentUser, requires
 from app.accounts.errors import InsufficientScope, Unauthenticated
 from app.core.errors import (
+    BODY_ERRORS,
     DatabaseUnavailable,
     InternalError,
-    MalformedJSON,
     Overloaded,
-    PayloadTooLarge,
-    UnsupportedMediaType,
     ValidationFailed,
     document_errors,
 )
@@ -39,7 +37,6 @@ router = APIRouter(
         Unauthenticated, InsufficientScope, InternalError, DatabaseUnavailable, Overloaded
     ),
 )
-BODY_ERRORS = (ValidationFailed, MalformedJSON, PayloadTooLarge, UnsupportedMediaType)
 
 
 @router.post(
