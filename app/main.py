@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from starlette.types import Scope
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import __version__
 from app.accounts.credentials import ActorCache
@@ -16,8 +17,14 @@ from app.accounts.errors import OAuthError, render_oauth_error
 from app.api import router as api
 from app.core.errors import MethodNotAllowed, error_response, install_error_handlers
 from app.core.logging import configure_logging
-from app.core.middleware import RequestMiddleware
+from app.core.middleware import (
+    EXPOSED_HEADERS,
+    LastResortMiddleware,
+    PreflightedCORSMiddleware,
+    RequestMiddleware,
+)
 from app.core.openapi import install_docs, openapi_document, operation_id
+from app.core.rate_limits import RateLimiter
 from app.core.security import PasswordHasher
 from app.core.settings import InvalidSettings, Settings, load_settings
 from app.db.errors import report
@@ -34,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         yield
+        await app.state.rate_limiter.close()
         await app.state.database.close()
 
     app = FastAPI(
@@ -48,6 +56,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings)
     app.state.actors = ActorCache()
+    app.state.rate_limiter = RateLimiter(
+        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None
+    )
     # Argon2 takes a core for itself: more at once than half of them would starve the event loop.
     app.state.password_hasher = PasswordHasher(concurrency=max(1, (os.cpu_count() or 1) // 2))
     app.include_router(health)
@@ -57,8 +68,24 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(OAuthError, render_oauth_error)
     app.add_exception_handler(405, _method_not_allowed)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
-    app.add_middleware(RequestMiddleware, report=report, route_template=_RouteTemplates(app))
+    _install_middleware(app, settings)
     return app
+
+
+def _install_middleware(app: FastAPI, settings: Settings) -> None:
+    """From the inside to the outside: what is added last sees a request first."""
+    app.add_middleware(LastResortMiddleware, report=report)
+    if settings.cors_origins:
+        app.add_middleware(
+            PreflightedCORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(RequestMiddleware, route_template=_RouteTemplates(app))
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
 
 
 class _RouteTemplates:

@@ -177,6 +177,7 @@ _CODES_BY_TYPE: dict[str, FieldErrorCode] = {
     "less_than": "out_of_range",
     "less_than_equal": "out_of_range",
     "finite_number": "out_of_range",
+    "out_of_range": "out_of_range",
     "int_parsing_size": "out_of_range",
     "duplicate": "duplicate",
     "incorrect": "incorrect",
@@ -201,7 +202,8 @@ def _code_of(error: Mapping[str, Any]) -> FieldErrorCode:
 def _message_of(error: Mapping[str, Any]) -> str:
     if error["type"] == "too_long":
         # Pydantic counts the characters of a secret as items, and tells how many were sent.
-        return f"Input should have at most {error['ctx']['max_length']} characters"
+        things = "items" if error["ctx"]["field_type"] == "List" else "characters"
+        return f"Input should have at most {error['ctx']['max_length']} {things}"
     if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == NO_NUL:
         return "Input must not hold NUL"
     message: str = error["msg"]

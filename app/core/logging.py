@@ -73,6 +73,8 @@ def configure_logging(*, level: str, form: Literal["json", "console"]) -> None:
                 "uvicorn.error": {"handlers": [], "propagate": True, "level": level},
                 "uvicorn.access": {"handlers": [], "propagate": False},
                 "asyncio": {"level": "WARNING"},
+                # The audit trail is there at every level.
+                "taskflow.audit": {"level": "INFO"},
             },
         }
     )

@@ -10,33 +10,49 @@ from collections.abc import Callable
 
 import structlog
 from fastapi import Request
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import APIError, NotFound, error_response
+from app.core.rate_limits import client_address, rate_limit_headers
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# What OWASP's REST security cheat sheet asks of an API; an answer of its own wins over each.
+DEFAULT_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+# RFC 6797, section 7.2: never over plain HTTP.
+STRICT_TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=63072000")
+EXPOSED_HEADERS = (
+    "ETag",
+    "Idempotent-Replayed",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+)
 
 log = structlog.stdlib.get_logger("taskflow.request")
 
 
 class RequestMiddleware:
-    """Names each request, answers HEAD as GET, renders what nobody handled, writes the log line.
+    """Names each request, answers HEAD as GET, adds the headers of every answer, logs a line.
 
-    It is the outermost user middleware: an error that gets past it reaches the server, which closes
-    the connection under a keep-alive client. `report` logs an exception and returns the error that
-    clients are shown; `route_template` names the route of a finished request.
+    `route_template` names the route of a finished request.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        report: Callable[[Exception], APIError],
-        route_template: Callable[[Scope], str | None],
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, route_template: Callable[[Scope], str | None]) -> None:
         self.app = app
-        self.report = report
         self.route_template = route_template
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,9 +68,16 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers.setdefault("Cache-Control", "no-store")
+                given = message["headers"]
+                names = {name for name, _ in given}
+                message["headers"] = [
+                    *given,
+                    (b"x-request-id", request_id.encode()),
+                    *(header for header in DEFAULT_HEADERS if header[0] not in names),
+                    *rate_limit_headers(scope),
+                ]
+                if scope["scheme"] == "https":
+                    message["headers"].append(STRICT_TRANSPORT_SECURITY)
             elif method == "HEAD":
                 message = {**message, "body": b""}
             await send(message)
@@ -63,18 +86,12 @@ class RequestMiddleware:
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
         scope["taskflow.request_id"] = request_id
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id, address=client_address(scope))
         try:
             # The `$` at the end of a route's pattern also matches before a final newline.
             exists = not scope["path"].endswith("\n")
             app = self.app if exists else error_response(Request(scope), NotFound())
             await app(scope, receive, send_named)
-        except Exception as exception:
-            error = self.report(exception)
-            if status:
-                # Half an answer is out; only a closed connection tells the client that it is cut.
-                raise
-            await error_response(Request(scope), error)(scope, receive, send_named)
         finally:
             log.info(
                 "request",
@@ -84,6 +101,52 @@ class RequestMiddleware:
                 duration_ms=round((time.perf_counter() - started) * 1000, 2),
                 user_id=scope.get("taskflow.user_id"),
             )
+
+
+class LastResortMiddleware:
+    """Answers what nobody handled: an error that gets to the server closes the connection.
+
+    `report` logs an exception and returns the error that clients are shown. It stands inside of the
+    other middleware, so that its answers have the headers of all others.
+    """
+
+    def __init__(self, app: ASGIApp, *, report: Callable[[Exception], APIError]) -> None:
+        self.app = app
+        self.report = report
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_noticed(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noticed)
+        except Exception as exception:
+            error = self.report(exception)
+            if started or scope["type"] != "http":
+                # Half an answer is out; only a closed connection tells the client that it is cut.
+                raise
+            await error_response(Request(scope), error)(scope, receive, send)
+
+
+class PreflightedCORSMiddleware(CORSMiddleware):
+    """Starlette's, but that a preflight has no body, and that browsers judge by its headers.
+
+    Starlette answers a refusal as plain text with 400, outside of the envelope.
+    """
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """204 with the headers of the Fetch standard; without an allowed origin if it is none."""
+        answer = super().preflight_response(request_headers)
+        headers = {
+            name: value
+            for name, value in answer.headers.items()
+            if name == "vary" or name.startswith("access-control-")
+        }
+        return Response(status_code=204, headers=headers)
 
 
 def _request_id(scope: Scope) -> str:

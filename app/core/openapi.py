@@ -30,7 +30,10 @@ and names the fields to blame in `errors`. Unknown fields and parameters are ref
 """
 TAGS = [
     {"name": "tasks", "description": "Tasks, only ever the caller's own."},
-    {"name": "accounts", "description": "Registration, login and the caller's own account."},
+    {
+        "name": "accounts",
+        "description": "Registration, logins, API keys, the own account.",
+    },
     {"name": "health", "description": "Probes for whoever runs the service."},
 ]
 

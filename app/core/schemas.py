@@ -1,11 +1,17 @@
 """The bases of what clients send."""
 
 import re
-from typing import Annotated
+import unicodedata
+from collections.abc import Hashable
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from app.core.errors import APIError
+
+Item = TypeVar("Item", bound=Hashable)
 MAXIMUM_ID = 2**53 - 1
 """The largest integer that every JSON client holds exactly."""
 
@@ -16,11 +22,75 @@ class InputModel(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+# The categories of Unicode that show nothing: control, format, and the separators.
+_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+
+
+def canonical_id(value: object, *, otherwise: type[APIError]) -> int:
+    """An id in a path as the integer it is. Raises `otherwise`, a 404, for whatever is no id."""
+    text = str(value)
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAXIMUM_ID))):
+        raise otherwise
+    number = int(text)
+    if str(number) != text or not 1 <= number <= MAXIMUM_ID:
+        raise otherwise
+    return number
+
+
+def not_blank(value: str) -> str:
+    """`value`, unless it holds nothing that can be seen; spaces were trimmed before."""
+    if all(unicodedata.category(character) in _INVISIBLE for character in value):
+        raise PydanticCustomError("string_too_short", "Input should not be blank")
+    return value
+
+
+def each_once(values: list[Item]) -> list[Item]:
+    """`values`, unless one of them is there twice."""
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("duplicate", "Input should hold each item once")
+    return values
+
+
 def _only_digits(value: object) -> object:
     # Pydantic would also take `1_000`, ` 7 ` and `7.0`.
     if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
         raise PydanticCustomError("int_parsing", "Input should be a whole number in digits")
     return value
+
+
+# RFC 3339, section 5.6. Pydantic would also take numbers, naive instants and other spellings.
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"(Z|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def _parse_instant(value: object) -> datetime:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC)
+    if not isinstance(value, str):
+        raise PydanticCustomError("instant_type", "Input should be a string")
+    text = value.upper()
+    try:
+        instant = datetime.fromisoformat(text) if _INSTANT.fullmatch(text) else None
+    except ValueError:
+        instant = None
+    if instant is None:
+        message = "Input should be an instant with an offset, 2026-11-22T09:30:00Z"
+        raise PydanticCustomError("instant_invalid", message)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        message = "Input should be within the years 1 to 9999 in UTC"
+        raise PydanticCustomError("out_of_range", message) from None
+
+
+InstantInput = Annotated[
+    datetime,
+    BeforeValidator(_parse_instant),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""An instant of RFC 3339 with its offset, brought to UTC; finer than microseconds is cut."""
 
 
 class PageQuery(InputModel):

@@ -5,15 +5,25 @@ import hmac
 import secrets
 import string
 import zlib
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
+from app.core.errors import Overloaded
+
 ALPHABET = string.digits + string.ascii_letters
 RANDOM_CHARACTERS = 32
+# What may be shown of a token's random part: the rest must still have 160 bits.
+SHOWN_CHARACTERS = 4
 CHECKSUM_CHARACTERS = 6
+# More than wait for a second or two are told to come back.
+MAXIMUM_WAITING_HASHES = 50
+
+Result = TypeVar("Result")
 
 
 class PasswordHasher:
@@ -32,23 +42,37 @@ class PasswordHasher:
         self._decoy = self._argon2.hash(secrets.token_hex())
 
     async def hash(self, password: str) -> str:
-        """The encoded Argon2id hash of `password`, with its salt and parameters."""
-        return await to_thread.run_sync(self._argon2.hash, password, limiter=self._limiter)
+        """The encoded Argon2id hash of `password`, with its salt and parameters.
+
+        Raises `Overloaded` if too many are waiting for theirs.
+        """
+        return await self._in_thread(partial(self._argon2.hash, password))
 
     async def verify(self, password: str, password_hash: str | None) -> tuple[bool, str | None]:
         """Whether `password` matches, and a new hash if the parameters have risen since.
 
-        Takes the same time for `password_hash=None`, and answers False.
+        Takes the same time for `password_hash=None`, and answers False. Raises `Overloaded` if too
+        many are waiting for theirs.
         """
         check = partial(self._argon2.verify_and_update, password, password_hash or self._decoy)
-        matches, rehashed = await to_thread.run_sync(check, limiter=self._limiter)
+        matches, rehashed = await self._in_thread(check)
         return matches and password_hash is not None, rehashed
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        if self._limiter.statistics().tasks_waiting >= MAXIMUM_WAITING_HASHES:
+            raise Overloaded
+        return await to_thread.run_sync(work, limiter=self._limiter)
 
 
 def new_token(prefix: str) -> str:
     """A bearer credential: `prefix`, 32 random base-62 characters (190 bits) and their checksum."""
     random = "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARACTERS))
     return prefix + random + _checksum(prefix + random)
+
+
+def shown_prefix(token: str, *, prefix: str) -> str:
+    """The start of a token, for people to tell it by."""
+    return token[: len(prefix) + SHOWN_CHARACTERS]
 
 
 def is_well_formed_token(token: str, *, prefixes: tuple[str, ...]) -> bool:
@@ -75,7 +99,7 @@ def _checksum(text: str) -> str:
     return digits
 
 
-def token_digest(token: str, *, secret_key: str) -> bytes:
+def token_digest(token: str, secret_key: str) -> bytes:
     """What is stored of a credential: HMAC-SHA-256 under a key derived from `SECRET_KEY`.
 
     A keyed digest suffices in place of a slow hash because the token is random, not chosen.

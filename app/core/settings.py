@@ -5,11 +5,21 @@ import os
 import re
 import secrets
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import limits
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MINIMUM_SECRET_KEY_LENGTH = 32
@@ -17,9 +27,52 @@ MINIMUM_PRODUCTION_PASSWORD_LENGTH = 8
 HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::\d{1,5})?")
 # Fewer different characters than this were typed by holding a key down.
 MINIMUM_SECRET_KEY_VARIETY = 8
+REDIS_URL = re.compile(
+    r"rediss?://([^/@]*@)?(\[[0-9A-Fa-f:]+\]|[^/@:\[\]]+)(:\d{1,5})?(/\d*)?(\?.*)?"
+)
+ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::\d{1,5})?")
 PLACEHOLDER = re.compile(
     r"change.?me|your.?secret|secret.?key|placeholder|example|xxxx", re.IGNORECASE
 )
+
+
+def _split_at_commas(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+# Marks a list that is written with commas, where pydantic-settings would expect JSON.
+CommaSeparated = (NoDecode, BeforeValidator(_split_at_commas))
+
+
+def _as_rate_limit(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return limits.parse(value) if value.strip() else None
+    except ValueError:
+        raise ValueError("must be a limit such as 100/minute, or empty for none") from None
+
+
+RateLimit = Annotated[limits.RateLimitItem | None, BeforeValidator(_as_rate_limit)]
+
+
+def _as_origin(value: str) -> str:
+    if value != "*" and not ORIGIN.fullmatch(value):
+        raise ValueError("must hold origins such as https://app.example.com, or *")
+    return value
+
+
+def _as_network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        raise ValueError("must hold addresses or networks such as 10.0.0.0/8") from None
+
+
+Origin = Annotated[str, AfterValidator(_as_origin)]
+Network = Annotated[str, AfterValidator(_as_network)]
 
 
 class Environment(StrEnum):
@@ -56,7 +109,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        arbitrary_types_allowed=True,
     )
 
     # `environment` comes first: the validators below ask for it.
@@ -68,6 +125,7 @@ class Settings(BaseSettings):
     database_connect_timeout: Annotated[float, Field(gt=0, le=60)] = 1.5
     database_statement_timeout: Annotated[float, Field(gt=0, le=3600)] = 10
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
+    secret_key_fallbacks: Annotated[list[SecretStr], *CommaSeparated] = []
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
@@ -85,6 +143,24 @@ class Settings(BaseSettings):
         validate_default=True,
     )
     login_token_ttl: Annotated[int, Field(ge=1, le=10 * 365 * 86_400)] = 86_400
+    rate_limit_api: RateLimit = limits.parse("6000/minute")
+    rate_limit_registration: RateLimit = Field(
+        default_factory=lambda fields: (
+            limits.parse("20/hour") if fields.get("environment") is Environment.PRODUCTION else None
+        )
+    )
+    rate_limit_login: RateLimit = limits.parse("10/minute")
+    rate_limit_login_address: RateLimit = limits.parse("100/minute")
+    redis_url: SecretStr | None = None
+    trusted_proxies: Annotated[
+        list[Annotated[str, AfterValidator(_as_network)]], *CommaSeparated
+    ] = []
+    cors_origins: Annotated[list[Annotated[str, AfterValidator(_as_origin)]], *CommaSeparated] = []
+
+    @property
+    def secret_keys(self) -> list[str]:
+        """The secret that digests and signatures are made with, then those still accepted."""
+        return [key.get_secret_value() for key in (self.secret_key, *self.secret_key_fallbacks)]
 
     @property
     def required_database_url(self) -> str:
@@ -122,6 +198,18 @@ class Settings(BaseSettings):
         if "connect_timeout=" in rest:
             raise ValueError("holds connect_timeout; set DATABASE_CONNECT_TIMEOUT in its place")
         return SecretStr("postgresql://" + rest)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _address_of_a_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        url = value.get_secret_value().strip() if value else ""
+        if not url:
+            return None
+        if not re.fullmatch(
+            r"rediss?://([^/@]*@)?(\[[0-9A-Fa-f:]+\]|[^/@:]+)(:\d{1,5})?(/\d*)?(\?.*)?", url
+        ):
+            raise ValueError("must be an address such as redis://:password@host:6379/0")
+        return SecretStr(url)
 
     @field_validator("secret_key")
     @classmethod
@@ -180,15 +268,15 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        raise InvalidSettings(
-            [
-                f"  {'.'.join(map(str, fault['loc'])).upper()} "
-                + fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-                for fault in error.errors(include_input=False, include_url=False)
-                # Defaults that depend on another setting are not at fault when that one is.
-                if fault["type"] != "default_factory_not_called"
-            ]
-        ) from None
+        faults = [
+            f"  {str(fault['loc'][0]).upper()} "
+            + fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            for fault in error.errors(include_input=False, include_url=False)
+            # Defaults that depend on another setting are not at fault when that one is.
+            if fault["type"] != "default_factory_not_called"
+        ]
+        # Several items of one list may have the same fault.
+        raise InvalidSettings(list(dict.fromkeys(faults))) from None
     except OSError as error:
         raise InvalidSettings([f"  DATA_DIR cannot be used: {error.strerror}"]) from None
     except UnicodeDecodeError:

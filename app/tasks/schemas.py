@@ -1,6 +1,6 @@
 """What clients send and get about tasks."""
 
-import unicodedata
+from functools import partial
 from typing import Annotated
 
 from pydantic import (
@@ -11,11 +11,10 @@ from pydantic import (
     StringConstraints,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError
 
 from app.core.errors import NO_NUL
 from app.core.responses import Envelope, Instant, ReadModel
-from app.core.schemas import MAXIMUM_ID, InputModel, PageQuery
+from app.core.schemas import MAXIMUM_ID, InputModel, PageQuery, canonical_id, not_blank
 from app.tasks.errors import TaskNotFound
 from app.tasks.models import (
     DESCRIPTION_MAX_LENGTH,
@@ -24,31 +23,10 @@ from app.tasks.models import (
     TaskStatus,
 )
 
-# The categories of Unicode that show nothing: control, format, and the separators.
-INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
-
-
-def _canonical_id(value: object) -> int:
-    text = str(value)
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAXIMUM_ID))):
-        raise TaskNotFound
-    number = int(text)
-    if str(number) != text or not 1 <= number <= MAXIMUM_ID:
-        raise TaskNotFound
-    return number
-
-
-def _not_blank(value: str) -> str:
-    # Spaces are trimmed before; what is left may still be invisible, as a zero-width space is.
-    if all(unicodedata.category(character) in INVISIBLE for character in value):
-        raise PydanticCustomError("string_too_short", "Input should not be blank")
-    return value
-
-
 TaskId = Annotated[
     int,
     # Whatever is not an id of a task is a task that is not there: 404, never 400.
-    BeforeValidator(_canonical_id),
+    BeforeValidator(partial(canonical_id, otherwise=TaskNotFound)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAXIMUM_ID}),
     Field(description="The task's id.", examples=[7]),
 ]
@@ -57,7 +35,7 @@ Title = Annotated[
     StringConstraints(
         strip_whitespace=True, min_length=1, max_length=TITLE_MAX_LENGTH, pattern=NO_NUL
     ),
-    AfterValidator(_not_blank),
+    AfterValidator(not_blank),
     Field(description="What is to be done; trimmed, not blank.", examples=["Water the plants"]),
 ]
 Description = Annotated[

@@ -35,6 +35,7 @@ async def test_each_request_leaves_one_line_with_its_template_and_its_user(
         "status": 200,
         "user_id": alice.id,
         "request_id": "abc.1",
+        "address": "127.0.0.1",
     }
     assert (second["route"], second["status"], second["user_id"]) == (None, 404, None)
     assert re.fullmatch(r"[0-9a-f]{32}", second["request_id"])

@@ -181,3 +181,31 @@ def test_the_environment_and_the_env_file_are_read_in_this_order(
 def test_without_an_address_what_needs_one_says_so() -> None:
     with pytest.raises(InvalidSettings, match="DATABASE_URL is not set"):
         _ = load_settings(environment="testing").required_database_url
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CORS_ORIGINS", "shop.example.com"),
+        ("CORS_ORIGINS", "https://shop.example.com/"),
+        ("CORS_ORIGINS", "https://ok.example.com,ftp://x"),
+        ("TRUSTED_PROXIES", "localhost"),
+        ("TRUSTED_PROXIES", "any*"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("RATE_LIMIT_API", "many"),
+        ("RATE_LIMIT_LOGIN", "ten"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "redis:///0"),
+        ("REDIS_URL", "redis://host:port"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "testing")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings()
+    (fault,) = refusal.value.faults
+    assert fault.startswith(f"  {name} ")
+    assert value not in fault
