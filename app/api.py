@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter
 
-from app.accounts.router import auth, users
+from app.accounts.router import api_keys, auth, users
 from app.tasks.router import router as tasks
 
 router = APIRouter(prefix="/api/v1")
 router.include_router(users)
 router.include_router(auth)
+router.include_router(api_keys)
 router.include_router(tasks)

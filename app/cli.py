@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import __version__
 from app.accounts import service as accounts
 from app.accounts.models import User
+from app.accounts.passwords import check_password_policy
 from app.accounts.schemas import Password, UserCreate
 from app.core.errors import APIError, DatabaseUnavailable, field_errors
 from app.core.logging import configure_logging
@@ -289,7 +290,7 @@ def set_password(name: str, *, password_stdin: PasswordFromStdin = False) -> Non
     async def work(session: AsyncSession, settings: Settings) -> None:
         user = await _user_called(session, name)
         PASSWORD.validate_python(password)
-        accounts.check_password_policy(password, settings, field="password")
+        check_password_policy(password, settings, field="password")
         password_hash = await PasswordHasher(concurrency=1).hash(password)
         await accounts.set_password(session, user, password_hash)
 

@@ -26,9 +26,8 @@ from argon2 import PasswordHasher as Argon2
 from fastapi import FastAPI
 from sqlalchemy import func, insert
 
-from app.accounts.credentials import LOGIN_PREFIX, SCOPES
-from app.accounts.models import Credential, CredentialKind, User
-from app.accounts.service import email_key
+from app.accounts.credentials import KEY_PREFIX, LOGIN_PREFIX, SCOPES
+from app.accounts.models import Credential, CredentialKind, User, email_key
 from app.cli import SERVER_OPTIONS
 from app.core.security import new_token, token_digest
 from app.core.settings import Settings
@@ -73,6 +72,14 @@ class Account:
         task: dict[str, Any] = response.json()["data"]
         return task
 
+    async def create_api_key(self, **fields: Any) -> dict[str, Any]:
+        """A new API key, as the service answers it: with the `key` itself."""
+        body = {"name": "machine", "scopes": list(SCOPES)} | fields
+        response = await self.client.post("/api/v1/api-keys", json=body)
+        assert response.status_code == 201, response.text
+        key: dict[str, Any] = response.json()["data"]
+        return key
+
 
 def http_client(base_url: str, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=30, verify=SSL_CONTEXT)
@@ -87,8 +94,7 @@ async def make_account(
 ) -> Account:
     """An account and a login in the database, without the cost of a password."""
     name = f"user-{uuid4().hex[:16]}"
-    token = new_token(LOGIN_PREFIX)
-    async with database.transaction() as session:
+    async with database.session() as session:
         user_id = await session.scalar(
             insert(User)
             .values(
@@ -99,21 +105,36 @@ async def make_account(
             )
             .returning(User.id)
         )
-        credential_id = await session.scalar(
-            insert(Credential)
-            .values(
-                user_id=user_id,
-                kind=CredentialKind.LOGIN,
-                digest=token_digest(token, secret_key=SECRET_KEY),
-                scopes=list(SCOPES) if scopes is None else scopes,
-                expires_at=func.now() + timedelta(hours=1),
-            )
-            .returning(Credential.id)
-        )
     assert user_id is not None
-    assert credential_id is not None
+    token, credential_id = await make_credential(database, user_id, scopes=scopes)
     client = http_client(base_url, headers={"Authorization": f"Bearer {token}"})
     return Account(user_id, name, credential_id, token, client)
+
+
+async def make_credential(
+    database: Database,
+    user_id: int,
+    *,
+    kind: CredentialKind = CredentialKind.LOGIN,
+    scopes: list[str] | None = None,
+    expires_in: timedelta = timedelta(hours=1),
+) -> tuple[str, int]:
+    """A credential in the database, with all scopes unless told otherwise: its token and id."""
+    is_key = kind is CredentialKind.API_KEY
+    token = new_token(KEY_PREFIX if is_key else LOGIN_PREFIX)
+    statement = insert(Credential).values(
+        user_id=user_id,
+        kind=kind,
+        digest=token_digest(token, SECRET_KEY),
+        scopes=list(SCOPES) if scopes is None else scopes,
+        name="machine" if is_key else None,
+        prefix=token[:8] if is_key else None,
+        expires_at=func.now() + expires_in,
+    )
+    async with database.session() as session:
+        credential_id = await session.scalar(statement.returning(Credential.id))
+    assert credential_id is not None
+    return token, credential_id
 
 
 def service_settings(database_url: str, **overrides: Any) -> Settings:
@@ -123,6 +144,9 @@ def service_settings(database_url: str, **overrides: Any) -> Settings:
             "environment": "testing",
             "database_url": database_url,
             "secret_key": SECRET_KEY,
+            # Tests share one address, from which they guess wrong passwords all the time.
+            "rate_limit_login": "",
+            "rate_limit_login_address": "",
             **overrides,
         }
     )

@@ -5,30 +5,38 @@ never taken from memory: every statement on owned rows carries `credential_is_li
 that a revoked credential reads and writes nothing from the moment the revocation is committed.
 """
 
+import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
 import structlog
 from fastapi import Request, Security
 from fastapi.params import Depends as DependsParameter
 from fastapi.security import OAuth2PasswordBearer
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.errors import InsufficientScope, Unauthenticated
-from app.accounts.models import Credential, User
+from app.accounts.models import Credential, Scope, User
+from app.core.rate_limits import spend
 from app.core.routing import Authenticator
 from app.core.security import is_well_formed_token, token_digest
+from app.db.errors import report
 from app.db.session import get_database
 
 LOGIN_PREFIX = "tfu_"
-TOKEN_PREFIXES = (LOGIN_PREFIX,)
+KEY_PREFIX = "tfk_"
+TOKEN_PREFIXES = (LOGIN_PREFIX, KEY_PREFIX)
+# How exactly `last_used_at` is kept; more often would be a write for each request.
+NOTE_USE_EVERY_SECONDS = 60
 
-SCOPES = {
-    "tasks:read": "Read tasks",
-    "tasks:write": "Create, change and delete tasks",
-    "account:read": "Read the account",
-    "account:write": "Change the account",
+SCOPES: dict[str, str] = {
+    Scope.TASKS_READ: "Read tasks",
+    Scope.TASKS_WRITE: "Create, change and delete tasks",
+    Scope.ACCOUNT_READ: "Read the account and its API keys",
+    Scope.ACCOUNT_WRITE: "Change the account and its API keys",
 }
 
 
@@ -47,17 +55,29 @@ class ActorCache:
     def __init__(self, capacity: int = 10_000) -> None:
         self._capacity = capacity
         self._actors: dict[bytes, Actor] = {}
+        self._use_noted_at: dict[bytes, float] = {}
 
     def get(self, digest: bytes) -> Actor | None:
         return self._actors.get(digest)
 
     def put(self, digest: bytes, actor: Actor) -> None:
         if digest not in self._actors and len(self._actors) >= self._capacity:
-            del self._actors[next(iter(self._actors))]
+            self.drop(next(iter(self._actors)))
         self._actors[digest] = actor
 
     def drop(self, digest: bytes) -> None:
         self._actors.pop(digest, None)
+        self._use_noted_at.pop(digest, None)
+
+    def use_is_due(self, digest: bytes) -> bool:
+        """Whether the use of a credential is to be written down: once a minute, for whom asks."""
+        now = time.monotonic()
+        due = (
+            now - self._use_noted_at.get(digest, -NOTE_USE_EVERY_SECONDS) >= NOTE_USE_EVERY_SECONDS
+        )
+        if due:
+            self._use_noted_at[digest] = now
+        return due
 
 
 def _not_ended() -> ColumnElement[bool]:
@@ -80,24 +100,47 @@ async def ensure_credential_is_live(session: AsyncSession, actor: Actor) -> None
         raise Unauthenticated
 
 
-async def _find_actor(session: AsyncSession, digest: bytes) -> Actor | None:
+async def _find_actor(session: AsyncSession, digests: list[bytes]) -> Actor | None:
     statement = (
         select(Credential.user_id, Credential.id, Credential.scopes)
         .join(User, User.id == Credential.user_id)
-        .where(Credential.digest == digest, _not_ended(), User.is_active)
+        .where(Credential.digest.in_(digests), _not_ended(), User.is_active)
     )
     row = (await session.execute(statement)).one_or_none()
     return row and Actor(row.user_id, row.id, frozenset(row.scopes))
 
 
+async def _note_use(session: AsyncSession, actor: Actor, digest: bytes) -> None:
+    """Write down that a credential was used, unless that has been done within the last minute.
+
+    One that was stored under a previous `SECRET_KEY` comes under the present one.
+    """
+    noted_before = func.now() - timedelta(seconds=NOTE_USE_EVERY_SECONDS)
+    statement = (
+        update(Credential)
+        .where(
+            Credential.id == actor.credential_id,
+            or_(
+                Credential.last_used_at.is_(None),
+                Credential.last_used_at < noted_before,
+                Credential.digest != digest,
+            ),
+        )
+        .values(last_used_at=func.now(), digest=digest)
+        .execution_options(synchronize_session=False)
+    )
+    await session.execute(statement)
+
+
 class BearerCredential(OAuth2PasswordBearer, Authenticator):
-    """`Authorization: Bearer …`, a login token."""
+    """`Authorization: Bearer …`, a login token or an API key."""
 
     async def authenticate(self, request: Request, scopes: frozenset[str]) -> None:
         """Find out who is asking.
 
         Raises `Unauthenticated` for no, several, malformed, unknown, expired or revoked
-        credentials and for inactive users, `InsufficientScope` for a lack of any of `scopes`.
+        credentials and for inactive users, `RateLimited` for too many requests, and
+        `InsufficientScope` for a lack of any of `scopes`.
         """
         given = request.headers.getlist("authorization")
         scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
@@ -105,19 +148,27 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
         if scheme.lower() != "bearer" or not is_well_formed_token(token, prefixes=TOKEN_PREFIXES):
             raise Unauthenticated
         state = request.app.state
-        digest = token_digest(token, secret_key=state.settings.secret_key.get_secret_value())
-        actor = state.actors.get(digest)
+        digest, *previous = (token_digest(token, key) for key in state.settings.secret_keys)
+        actor: Actor | None = state.actors.get(digest)
         if actor is not None:
             request.scope["taskflow.remembered"] = digest
         else:
             async with get_database(request).session() as session:
-                actor = await _find_actor(session, digest)
+                actor = await _find_actor(session, [digest, *previous])
             if actor is None:
                 raise Unauthenticated
             state.actors.put(digest, actor)
         request.scope["taskflow.actor"] = actor
         request.scope["taskflow.user_id"] = actor.user_id
         structlog.contextvars.bind_contextvars(user_id=actor.user_id)
+        await spend(request, "api", state.settings.rate_limit_api, str(actor.credential_id))
+        if state.actors.use_is_due(digest):
+            try:
+                async with get_database(request).session() as session:
+                    await _note_use(session, actor, digest)
+            except (SQLAlchemyError, OSError) as error:
+                # A database that takes no writes may still answer what was asked.
+                report(error)
         if not scopes <= actor.scopes:
             raise InsufficientScope(scopes)
 
@@ -143,7 +194,9 @@ bearer = BearerCredential(
     tokenUrl="/api/v1/auth/token",
     scheme_name="Bearer",
     scopes=SCOPES,
-    description="A login token from `POST /api/v1/auth/token`.",
+    description=(
+        "A login token from `POST /api/v1/auth/token`, or an API key from `POST /api/v1/api-keys`."
+    ),
 )
 
 CurrentUser = Annotated[Actor, Security(bearer)]

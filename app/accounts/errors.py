@@ -51,6 +51,20 @@ class EmailTaken(APIError):
     message = "Email already registered"
 
 
+class ApiKeyNotFound(APIError):
+    """There is no such key, or it is another's: the two cannot be told apart."""
+
+    status = 404
+    code = "api_key_not_found"
+    message = "API key not found"
+
+
+class TooManyApiKeys(APIError):
+    status = 409
+    code = "too_many_api_keys"
+    message = "The account has as many API keys as it can have; delete one first"
+
+
 class OAuthError(HTTPException):
     """An error of the token endpoint, whose body RFC 6749, section 5.2, fixes."""
 

@@ -1,9 +1,19 @@
 """Users, and the credentials that speak for them."""
 
+import unicodedata
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Enum, ForeignKey, Index, LargeBinary, String, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Enum,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    func,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -11,11 +21,28 @@ from app.db.base import Base, CreatedAt, PrimaryKey
 
 USERNAME_MAX_LENGTH = 80
 EMAIL_MAX_LENGTH = 254
+KEY_NAME_MAX_LENGTH = 100
+KEY_PREFIX_MAX_LENGTH = 16
+
+
+class Scope(StrEnum):
+    """What a credential may do."""
+
+    TASKS_READ = "tasks:read"
+    TASKS_WRITE = "tasks:write"
+    ACCOUNT_READ = "account:read"
+    ACCOUNT_WRITE = "account:write"
 
 
 class CredentialKind(StrEnum):
     LOGIN = "login"
     API_KEY = "api_key"
+
+
+def email_key(email: str) -> str:
+    """What makes an address unique: NFKC, with its case folded."""
+    folded = unicodedata.normalize("NFKC", email).casefold()
+    return unicodedata.normalize("NFKC", folded)
 
 
 class User(Base):
@@ -24,7 +51,7 @@ class User(Base):
     id: Mapped[PrimaryKey]
     username: Mapped[str] = mapped_column(String(USERNAME_MAX_LENGTH))
     email: Mapped[str] = mapped_column(String(EMAIL_MAX_LENGTH))
-    # `email` after NFKC and case folding. The database's own lower() depends on its locale.
+    # `email_key(email)`. The database's own lower() depends on its locale.
     email_key: Mapped[str]
     password_hash: Mapped[str]
     is_active: Mapped[bool] = mapped_column(server_default="true")
@@ -39,7 +66,10 @@ class User(Base):
 
 
 class Credential(Base):
-    """A login or an API key. The token itself is stored nowhere, only its keyed digest."""
+    """A login or an API key. The token itself is stored nowhere, only its keyed digest.
+
+    Only an API key has a name, and keeps the start of its token for people to tell it by.
+    """
 
     __tablename__ = "credentials"
 
@@ -56,6 +86,16 @@ class Credential(Base):
     )
     digest: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(String))
+    name: Mapped[str | None] = mapped_column(String(KEY_NAME_MAX_LENGTH))
+    prefix: Mapped[str | None] = mapped_column(String(KEY_PREFIX_MAX_LENGTH))
     created_at: Mapped[CreatedAt]
+    last_used_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "(kind = 'api_key') = (name IS NOT NULL AND prefix IS NOT NULL)",
+            name="named_if_api_key",
+        ),
+    )

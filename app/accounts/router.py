@@ -4,18 +4,30 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
-from app.accounts import service
+from app.accounts import api_keys as keys
+from app.accounts import logins, service
 from app.accounts.credentials import CurrentUser, requires
 from app.accounts.errors import (
+    ApiKeyNotFound,
     EmailTaken,
     InsufficientScope,
     RegistrationDisabled,
+    TooManyApiKeys,
     Unauthenticated,
     UsernameTaken,
 )
 from app.accounts.oauth import OAuthRoute, refuse_repeated_parameters
+from app.accounts.passwords import PasswordGuesses
 from app.accounts.schemas import (
     AccountClosing,
+    ApiKeyCreate,
+    ApiKeyCreated,
+    ApiKeyDeletedResponse,
+    ApiKeyId,
+    ApiKeyList,
+    ApiKeyListResponse,
+    ApiKeyRead,
+    ApiKeyResponse,
     DoneResponse,
     OAuthErrorResponse,
     PasswordChange,
@@ -37,6 +49,7 @@ from app.core.errors import (
     ValidationFailed,
     document_errors,
 )
+from app.core.rate_limits import RateLimited, address_key, spend
 from app.core.routing import StrictRoute
 from app.db.session import SessionDep, TransactionDep
 
@@ -44,7 +57,20 @@ users = APIRouter(
     prefix="/users",
     tags=["accounts"],
     route_class=StrictRoute,
-    responses=document_errors(InternalError, DatabaseUnavailable, Overloaded),
+    responses=document_errors(RateLimited, InternalError, DatabaseUnavailable, Overloaded),
+)
+api_keys = APIRouter(
+    prefix="/api-keys",
+    tags=["accounts"],
+    route_class=StrictRoute,
+    responses=document_errors(
+        Unauthenticated,
+        InsufficientScope,
+        RateLimited,
+        InternalError,
+        DatabaseUnavailable,
+        Overloaded,
+    ),
 )
 auth = APIRouter(
     prefix="/auth",
@@ -70,6 +96,8 @@ async def create_user(data: UserCreate, request: Request, session: SessionDep) -
     state = request.app.state
     if not state.settings.registration_enabled:
         raise RegistrationDisabled
+    limit = state.settings.rate_limit_registration
+    await spend(request, "registration", limit, address_key(request.scope))
     user = await service.register_user(
         session, data, hasher=state.password_hasher, settings=state.settings
     )
@@ -117,7 +145,8 @@ async def change_password(
 ) -> DoneResponse:
     """Replace the password, and end every login but the one that asks for it.
 
-    A wrong current password is a 400 on `body.current_password` with the code `incorrect`.
+    A wrong current password is a 400 on `body.current_password` with the code `incorrect`, and
+    limited like a login: after too many, even the right one is a 429 for a while.
     """
     state = request.app.state
     await service.change_own_password(
@@ -125,6 +154,7 @@ async def change_password(
         transaction,
         actor,
         data,
+        PasswordGuesses(request),
         hasher=state.password_hasher,
         settings=state.settings,
     )
@@ -142,10 +172,66 @@ async def close_account(
 ) -> DoneResponse:
     """Remove the account and everything that it owns, for good.
 
-    A wrong password is a 400 on `body.password` with the code `incorrect`.
+    A wrong password is a 400 on `body.password` with the code `incorrect`, and limited like a
+    login: after too many, even the right one is a 429 for a while.
     """
-    await service.close_own_account(session, actor, data, hasher=request.app.state.password_hasher)
+    await service.close_own_account(
+        session,
+        actor,
+        data,
+        PasswordGuesses(request),
+        hasher=request.app.state.password_hasher,
+    )
     return DoneResponse(message="Account closed", data=None)
+
+
+@api_keys.post(
+    "",
+    status_code=201,
+    summary="Make an API key",
+    dependencies=[requires("account:write")],
+    responses=document_errors(*BODY_ERRORS, TooManyApiKeys),
+)
+async def create_api_key(
+    data: ApiKeyCreate, request: Request, actor: CurrentUser, session: SessionDep
+) -> ApiKeyResponse:
+    """Make a credential for a machine. The answer holds the `key`, shown this once.
+
+    It may do what its `scopes` say, which are some or all of those of the credential that makes it;
+    wider ones are a 403. An account has at most 100 keys.
+    """
+    key, token = await keys.create_api_key(
+        session, actor, data, settings=request.app.state.settings
+    )
+    shown = ApiKeyRead.model_validate(key).model_dump()
+    return ApiKeyResponse(message="API key created", data=ApiKeyCreated(**shown, key=token))
+
+
+@api_keys.get(
+    "",
+    summary="List the API keys",
+    dependencies=[requires("account:read")],
+    responses=document_errors(ValidationFailed),
+)
+async def list_api_keys(actor: CurrentUser, session: SessionDep) -> ApiKeyListResponse:
+    """The account's API keys, newest first; expired ones stay until they are deleted."""
+    found = await keys.list_api_keys(session, actor)
+    shown = [ApiKeyRead.model_validate(key) for key in found]
+    return ApiKeyListResponse(data=ApiKeyList(api_keys=shown))
+
+
+@api_keys.delete(
+    "/{api_key_id}",
+    summary="Delete an API key",
+    dependencies=[requires("account:write")],
+    responses=document_errors(ValidationFailed, ApiKeyNotFound),
+)
+async def delete_api_key(
+    api_key_id: ApiKeyId, actor: CurrentUser, session: SessionDep
+) -> ApiKeyDeletedResponse:
+    """End an API key, on every worker with its next request. A key may delete itself."""
+    await keys.delete_api_key(session, actor, api_key_id)
+    return ApiKeyDeletedResponse(message="API key deleted", data=None)
 
 
 @auth.post(
@@ -153,7 +239,8 @@ async def close_account(
     summary="Log in",
     dependencies=[Depends(refuse_repeated_parameters)],
     responses={
-        400: {"model": OAuthErrorResponse, "description": "The grant is refused (RFC 6749, 5.2)"}
+        400: {"model": OAuthErrorResponse, "description": "The grant is refused (RFC 6749, 5.2)"},
+        **document_errors(RateLimited),
     },
 )
 async def create_token(
@@ -167,10 +254,16 @@ async def create_token(
     This is the OAuth2 password grant (RFC 6749, section 4.3), with its own bodies for answers and
     errors. An unknown name, a wrong password and an inactive account get the same answer. The
     token lasts `expires_in` seconds, does not slide, and has all scopes unless it asks for fewer.
+    Wrong guesses are limited by name and address: over the limit even the right password is a 429
+    from there, and works from elsewhere.
     """
     state = request.app.state
-    issued = await service.log_in(
-        session, grant, hasher=state.password_hasher, settings=state.settings
+    issued = await logins.log_in(
+        session,
+        grant,
+        PasswordGuesses(request),
+        hasher=state.password_hasher,
+        settings=state.settings,
     )
     response.headers["Pragma"] = "no-cache"
     return TokenResponse(
@@ -183,7 +276,7 @@ async def create_token(
 
 @auth.post(
     "/revoke",
-    summary="End a login",
+    summary="End a login or an API key",
     dependencies=[Depends(refuse_repeated_parameters)],
     response_class=Response,
     responses={
@@ -194,12 +287,12 @@ async def create_token(
 async def revoke_token(
     form: Annotated[TokenRevocation, Form()], request: Request, session: SessionDep
 ) -> Response:
-    """End the login behind a token, on every worker with its next request (RFC 7009).
+    """End the login or the API key behind a token, at once and everywhere (RFC 7009).
 
     Whoever knows a token may end it, so this needs no other authentication. An unknown token gets
     the same answer.
     """
-    await service.revoke_token(
+    await logins.revoke_token(
         session, form.token.get_secret_value(), settings=request.app.state.settings
     )
     return Response()

@@ -1,5 +1,6 @@
 """What clients send and get about accounts."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import email_validator
@@ -7,15 +8,31 @@ from pydantic import (
     MISSING,
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     SecretStr,
     StringConstraints,
+    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 
-from app.accounts.models import EMAIL_MAX_LENGTH, USERNAME_MAX_LENGTH
+from app.accounts.errors import ApiKeyNotFound
+from app.accounts.models import (
+    EMAIL_MAX_LENGTH,
+    KEY_NAME_MAX_LENGTH,
+    USERNAME_MAX_LENGTH,
+    Scope,
+)
+from app.core.errors import NO_NUL
 from app.core.responses import Envelope, Instant, ReadModel
-from app.core.schemas import InputModel
+from app.core.schemas import (
+    MAXIMUM_ID,
+    InputModel,
+    InstantInput,
+    canonical_id,
+    each_once,
+    not_blank,
+)
 
 PASSWORD_MAX_LENGTH = 128
 
@@ -117,11 +134,86 @@ class DoneResponse(Envelope[None]):
     """It is done, and there is nothing more to say."""
 
 
+ApiKeyId = Annotated[
+    int,
+    # Whatever is not an id of a key is a key that is not there: 404, never 400.
+    BeforeValidator(partial(canonical_id, otherwise=ApiKeyNotFound)),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAXIMUM_ID}),
+    Field(description="The API key's id.", examples=[3]),
+]
+
+
+class ApiKeyCreate(InputModel):
+    """A new API key."""
+
+    name: Annotated[
+        str,
+        StringConstraints(
+            strip_whitespace=True, min_length=1, max_length=KEY_NAME_MAX_LENGTH, pattern=NO_NUL
+        ),
+        AfterValidator(not_blank),
+    ] = Field(description="What people tell it by; trimmed.", examples=["nightly import"])
+    scopes: Annotated[
+        list[Scope],
+        Field(min_length=1, max_length=len(Scope)),
+        AfterValidator(each_once),
+    ] = Field(
+        description="What the key may do: some or all of what its maker may do.",
+        examples=[["tasks:read", "tasks:write"]],
+    )
+    expires_at: InstantInput | None = Field(
+        default=None,
+        description="When it ends by itself; absent or null: never.",
+        examples=["2027-11-22T09:30:00Z"],
+    )
+
+
+class ApiKeyRead(ReadModel):
+    """An API key, without the key itself."""
+
+    id: int = Field(examples=[3])
+    name: str = Field(examples=["nightly import"])
+    prefix: str = Field(description="How the key begins, to tell it by.", examples=["tfk_0123"])
+    scopes: list[Scope] = Field(examples=[["tasks:read", "tasks:write"]])
+    created_at: Instant
+    last_used_at: Instant | None = Field(
+        description="When it was last used, to the minute; null if it never was."
+    )
+    expires_at: Instant | None = Field(description="When it ends by itself; null: never.")
+
+
+class ApiKeyCreated(ApiKeyRead):
+    """A new API key, with the key itself, which is shown this once."""
+
+    key: str = Field(
+        description="Send it as `Authorization: Bearer …`, and keep it: it is never shown again.",
+        examples=["tfk_…"],
+    )
+
+
+class ApiKeyResponse(Envelope[ApiKeyCreated]):
+    """The new API key."""
+
+
+class ApiKeyList(ReadModel):
+    """The caller's API keys."""
+
+    api_keys: list[ApiKeyRead]
+
+
+class ApiKeyListResponse(Envelope[ApiKeyList]):
+    """The caller's API keys."""
+
+
+class ApiKeyDeletedResponse(Envelope[None]):
+    """The API key is worth nothing any more."""
+
+
 class TokenRevocation(BaseModel):
     """The form of a revocation (RFC 7009, section 2.1)."""
 
     token: SecretStr = Field(
-        description="The login token to end.",
+        description="The login token or the API key to end.",
         examples=["tfu_0123456789ABCDEFGHIJKLMNOPQRSTUV2kLrXa"],
     )
 

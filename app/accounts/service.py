@@ -1,72 +1,30 @@
 """What can be done with accounts: the statements behind the routers and the command line."""
 
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 
 from pydantic import SecretStr
 from sqlalchemy import ColumnElement, String, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.credentials import (
-    LOGIN_PREFIX,
-    SCOPES,
-    TOKEN_PREFIXES,
-    Actor,
-    credential_is_live,
-)
-from app.accounts.errors import EmailTaken, OAuthError, Unauthenticated, UsernameTaken
+from app.accounts.audit import audit
+from app.accounts.credentials import Actor, credential_is_live
+from app.accounts.errors import EmailTaken, Unauthenticated, UsernameTaken
 from app.accounts.models import (
     EMAIL_MAX_LENGTH,
     Credential,
     CredentialKind,
     User,
+    email_key,
 )
-from app.accounts.schemas import (
-    AccountClosing,
-    PasswordChange,
-    PasswordGrant,
-    UserCreate,
-    UserUpdate,
-)
+from app.accounts.passwords import PasswordGuesses, check_password_policy
+from app.accounts.schemas import AccountClosing, PasswordChange, UserCreate, UserUpdate
 from app.core.errors import ValidationFailed
 from app.core.responses import FieldError
-from app.core.security import (
-    PasswordHasher,
-    is_well_formed_token,
-    new_token,
-    token_digest,
-)
+from app.core.security import PasswordHasher
 from app.core.settings import Settings
 from app.db.errors import violated_constraint
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedLogin:
-    """A login token, on its only way out, and what it may do."""
-
-    token: str
-    scopes: list[str]
-    expires_in: int
-
-    def __repr__(self) -> str:
-        return f"IssuedLogin(scopes={self.scopes!r})"
-
-
-def email_key(email: str) -> str:
-    """What makes an address unique: NFKC, with its case folded."""
-    folded = unicodedata.normalize("NFKC", email).casefold()
-    return unicodedata.normalize("NFKC", folded)
-
-
-def check_password_policy(password: str, settings: Settings, *, field: str) -> None:
-    """Raise `ValidationFailed` on `field` if the password is shorter than the operator allows."""
-    if len(password) < settings.password_min_length:
-        message = f"The password must have at least {settings.password_min_length} characters"
-        raise ValidationFailed(errors=[FieldError(field=field, message=message, code="too_short")])
 
 
 async def register_user(
@@ -89,7 +47,9 @@ async def register_user(
         .returning(User)
     )
     with _taken_names_told():
-        return (await session.scalars(statement)).one()
+        user = (await session.scalars(statement)).one()
+    audit("account_registered", user_id=user.id)
+    return user
 
 
 @contextmanager
@@ -104,73 +64,6 @@ def _taken_names_told() -> Iterator[None]:
             case "uq_users_email_key":
                 raise EmailTaken from None
         raise
-
-
-async def log_in(
-    session: AsyncSession, grant: PasswordGrant, *, hasher: PasswordHasher, settings: Settings
-) -> IssuedLogin:
-    """Exchange a name and a password for a login token.
-
-    Raises `OAuthError`: `unsupported_grant_type`, `invalid_scope`, and `invalid_grant` for an
-    unknown name, a wrong password and an inactive user alike, after the same time.
-    """
-    if grant.grant_type != "password":
-        raise OAuthError("unsupported_grant_type", "grant_type must be: password")
-    asked = grant.scope.split()
-    if not SCOPES.keys() >= set(asked):
-        raise OAuthError("invalid_scope", f"scope may hold: {' '.join(SCOPES)}")
-    scopes = sorted(set(asked) or SCOPES.keys())
-
-    password = grant.password.get_secret_value()
-    # Once more if the password's hash has changed under us, as it does when another login of the
-    # same user has raised its parameters.
-    for _ in range(2):
-        user = await find_user(session, grant.username)
-        # The connection goes back to the pool while Argon2 works.
-        await session.close()
-        matches, rehashed = await hasher.verify(password, user.password_hash if user else None)
-        if user is None or not matches or not user.is_active:
-            break
-        if issued := await _issue_login(session, user, scopes, settings=settings):
-            if rehashed is not None:
-                statement = update(User).where(_is_unchanged(user))
-                await session.execute(statement.values(password_hash=rehashed))
-            return issued
-    raise OAuthError("invalid_grant", "Wrong username or password")
-
-
-async def _issue_login(
-    session: AsyncSession, user: User, scopes: list[str], *, settings: Settings
-) -> IssuedLogin | None:
-    """Store a login; None if the user was deactivated or has another password since it was read.
-
-    Clears the user's expired logins away.
-    """
-    token = new_token(LOGIN_PREFIX)
-    statement = insert(Credential).from_select(
-        ["user_id", "kind", "digest", "scopes", "expires_at"],
-        select(
-            User.id,
-            literal(CredentialKind.LOGIN, Credential.kind.type),
-            literal(token_digest(token, secret_key=settings.secret_key.get_secret_value())),
-            literal(scopes, Credential.scopes.type),
-            func.now() + timedelta(seconds=settings.login_token_ttl),
-        )
-        # Deactivating and changing a password revoke every login that stands. The shared lock makes
-        # the two wait for each other, so that none slips in between.
-        .where(_is_unchanged(user), User.is_active)
-        .with_for_update(read=True),
-    )
-    if await session.scalar(statement.returning(Credential.id)) is None:
-        return None
-    await session.execute(
-        delete(Credential).where(
-            Credential.user_id == user.id,
-            Credential.kind == CredentialKind.LOGIN,
-            Credential.expires_at < func.now(),
-        )
-    )
-    return IssuedLogin(token, scopes, settings.login_token_ttl)
 
 
 async def find_user(session: AsyncSession, name: str) -> User | None:
@@ -209,23 +102,37 @@ async def update_own_account(session: AsyncSession, actor: Actor, data: UserUpda
         user = (await session.scalars(statement.values(changes).returning(User))).one_or_none()
     if user is None:
         raise Unauthenticated
+    audit("account_changed", user_id=user.id)
     return user
 
 
 async def _check_own_password(
-    session: AsyncSession, actor: Actor, password: SecretStr, *, field: str, hasher: PasswordHasher
+    session: AsyncSession,
+    actor: Actor,
+    password: SecretStr,
+    guesses: PasswordGuesses,
+    *,
+    field: str,
+    hasher: PasswordHasher,
 ) -> User:
-    """The actor's account, if the password is right; else `ValidationFailed` on `field`."""
+    """The actor's account, if the password is right; else `ValidationFailed` on `field`.
+
+    Raises `RateLimited` after too many wrong guesses.
+    """
     user = await read_own_account(session, actor)
     # The connection goes back to the pool while Argon2 works.
     await session.close()
+    await guesses.ensure_left(user.username)
     matches, _ = await hasher.verify(password.get_secret_value(), user.password_hash)
     if not matches:
+        audit("password_refused", user_id=user.id)
+        await guesses.count_wrong(user.username)
         raise _wrong_password(field)
+    await guesses.ensure_left(user.username)
     return user
 
 
-def _is_unchanged(user: User) -> ColumnElement[bool]:
+def is_unchanged(user: User) -> ColumnElement[bool]:
     """Whether the user still has the password that was checked."""
     return (User.id == user.id) & (User.password_hash == user.password_hash)
 
@@ -240,57 +147,60 @@ async def change_own_password(
     transaction: AsyncSession,
     actor: Actor,
     data: PasswordChange,
+    guesses: PasswordGuesses,
     *,
     hasher: PasswordHasher,
     settings: Settings,
 ) -> None:
     """Replace the actor's password and end all logins but the actor's own; API keys stay.
 
-    Raises `ValidationFailed` for a wrong current password or a new one against the policy.
+    Raises `ValidationFailed` for a wrong current password or a new one against the policy, and
+    `RateLimited` after too many wrong ones.
     """
     password = data.new_password.get_secret_value()
     check_password_policy(password, settings, field="body.new_password")
     field = "body.current_password"
-    new_hash = await hasher.hash(password)
     # Once more if the hash has changed under us: by a login that raised its parameters, or by
     # another change, after which the current password is no longer the current one.
     for _ in range(2):
         user = await _check_own_password(
-            session, actor, data.current_password, field=field, hasher=hasher
+            session, actor, data.current_password, guesses, field=field, hasher=hasher
         )
-        statement = update(User).where(_is_unchanged(user), credential_is_live(actor))
+        new_hash = await hasher.hash(password)
+        statement = update(User).where(is_unchanged(user), credential_is_live(actor))
         statement = statement.values(password_hash=new_hash)
         if await transaction.scalar(statement.returning(User.id)) is not None:
             # A statement of its own, so that it sees the logins that the first one waited for.
             await revoke_credentials(
                 transaction, user, kinds=[CredentialKind.LOGIN], spare=actor.credential_id
             )
+            audit("password_changed", user_id=user.id)
             return
     raise _wrong_password(field)
 
 
 async def close_own_account(
-    session: AsyncSession, actor: Actor, data: AccountClosing, *, hasher: PasswordHasher
+    session: AsyncSession,
+    actor: Actor,
+    data: AccountClosing,
+    guesses: PasswordGuesses,
+    *,
+    hasher: PasswordHasher,
 ) -> None:
-    """Remove the actor's account with all that it owns. Raises `ValidationFailed`."""
+    """Remove the actor's account with all that it owns.
+
+    Raises `ValidationFailed` for a wrong password, `RateLimited` after too many of them.
+    """
     field = "body.password"
     for _ in range(2):
-        user = await _check_own_password(session, actor, data.password, field=field, hasher=hasher)
-        statement = delete(User).where(_is_unchanged(user), credential_is_live(actor))
+        user = await _check_own_password(
+            session, actor, data.password, guesses, field=field, hasher=hasher
+        )
+        statement = delete(User).where(is_unchanged(user), credential_is_live(actor))
         if await session.scalar(statement.returning(User.id)) is not None:
+            audit("account_closed", user_id=user.id)
             return
     raise _wrong_password(field)
-
-
-async def revoke_token(session: AsyncSession, token: str, *, settings: Settings) -> None:
-    """End the credential behind a token, if there is one. Says nothing about whether there was."""
-    if not is_well_formed_token(token, prefixes=TOKEN_PREFIXES):
-        return
-    digest = token_digest(token, secret_key=settings.secret_key.get_secret_value())
-    statement = update(Credential).where(
-        Credential.digest == digest, Credential.revoked_at.is_(None)
-    )
-    await session.execute(statement.values(revoked_at=func.now()))
 
 
 async def list_users(session: AsyncSession) -> list[User]:
@@ -304,6 +214,7 @@ async def set_active(session: AsyncSession, user: User, *, active: bool) -> None
     Must run in a transaction.
     """
     await session.execute(update(User).where(User.id == user.id).values(is_active=active))
+    audit("account_activated" if active else "account_deactivated", user_id=user.id)
     if not active:
         await revoke_credentials(session, user, kinds=list(CredentialKind))
 
@@ -316,6 +227,7 @@ async def set_password(session: AsyncSession, user: User, password_hash: str) ->
     await session.execute(
         update(User).where(User.id == user.id).values(password_hash=password_hash)
     )
+    audit("password_changed", user_id=user.id)
     await revoke_credentials(session, user, kinds=[CredentialKind.LOGIN])
 
 

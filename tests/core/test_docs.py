@@ -70,6 +70,9 @@ async def test_operations_are_named_verb_noun_and_described(document: dict[str, 
         "close_account",
         "revoke_token",
         "create_token",
+        "create_api_key",
+        "list_api_keys",
+        "delete_api_key",
         "create_task",
         "list_tasks",
         "read_task",
@@ -96,7 +99,7 @@ async def test_every_secured_operation_documents_its_scope_and_401_and_403(
         for name, operation in operations(document).items()
         if "security" in operation
     }
-    assert len(secured) == 9
+    assert len(secured) == 12
     for name, operation in secured.items():
         (requirement,) = operation["security"]
         assert len(requirement["Bearer"]) == 1, name

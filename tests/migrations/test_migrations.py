@@ -83,7 +83,7 @@ async def test_models_and_migrations_agree(template_url: str) -> None:
         if str(constraint.name).startswith("ck_")
     }
     assert in_database == in_models
-    assert len(in_models) == 4
+    assert len(in_models) == 5
 
 
 def test_nodes_that_migrate_at_once_take_turns(new_empty_database: NewDatabase) -> None:

@@ -1,0 +1,93 @@
+"""API keys: credentials for machines, which their owners make, list and delete."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import ColumnElement, and_, func, insert, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.audit import audit
+from app.accounts.credentials import (
+    KEY_PREFIX,
+    Actor,
+    credential_is_live,
+    ensure_credential_is_live,
+)
+from app.accounts.errors import ApiKeyNotFound, InsufficientScope, TooManyApiKeys
+from app.accounts.models import Credential, CredentialKind
+from app.accounts.schemas import ApiKeyCreate
+from app.core.errors import ValidationFailed
+from app.core.responses import FieldError
+from app.core.security import new_token, shown_prefix, token_digest
+from app.core.settings import Settings
+
+MAXIMUM_KEYS = 100
+
+
+def _is_key_of(actor: Actor) -> ColumnElement[bool]:
+    """The keys that the actor sees: the expired ones too, until they are deleted."""
+    return and_(
+        Credential.user_id == actor.user_id,
+        Credential.kind == CredentialKind.API_KEY,
+        Credential.revoked_at.is_(None),
+        credential_is_live(actor),
+    )
+
+
+async def create_api_key(
+    session: AsyncSession, actor: Actor, data: ApiKeyCreate, *, settings: Settings
+) -> tuple[Credential, str]:
+    """Make a key; returns it and its token, which is stored nowhere.
+
+    Raises `InsufficientScope` for scopes that the actor does not have, `ValidationFailed` for an
+    end in the past, `TooManyApiKeys`, and `Unauthenticated` if the actor's credential has ended.
+    """
+    if not actor.scopes.issuperset(data.scopes):
+        raise InsufficientScope(data.scopes)
+    if data.expires_at is not None and data.expires_at <= datetime.now(UTC):
+        fault = FieldError(
+            field="body.expires_at", message="This is in the past", code="out_of_range"
+        )
+        raise ValidationFailed(errors=[fault])
+    token = new_token(KEY_PREFIX)
+    present = select(func.count(Credential.id)).where(_is_key_of(actor)).scalar_subquery()
+    columns = Credential.__table__.c
+    values = {
+        "user_id": literal(actor.user_id),
+        "kind": literal(CredentialKind.API_KEY, columns.kind.type),
+        "digest": literal(token_digest(token, settings.secret_keys[0])),
+        "scopes": literal(sorted(data.scopes), columns.scopes.type),
+        "name": literal(data.name),
+        "prefix": literal(shown_prefix(token, prefix=KEY_PREFIX)),
+        "expires_at": literal(data.expires_at, columns.expires_at.type),
+    }
+    source = select(*values.values()).where(credential_is_live(actor), present < MAXIMUM_KEYS)
+    statement = insert(Credential).from_select(list(values), source).returning(Credential)
+    key = (await session.scalars(statement)).one_or_none()
+    if key is None:
+        await ensure_credential_is_live(session, actor)
+        raise TooManyApiKeys
+    audit("api_key_created", user_id=actor.user_id, credential_id=key.id)
+    return key, token
+
+
+async def list_api_keys(session: AsyncSession, actor: Actor) -> list[Credential]:
+    """The actor's keys, newest first. Raises `Unauthenticated` if the credential has ended."""
+    statement = select(Credential).where(_is_key_of(actor)).order_by(Credential.id.desc())
+    keys = list(await session.scalars(statement))
+    if not keys:
+        await ensure_credential_is_live(session, actor)
+    return keys
+
+
+async def delete_api_key(session: AsyncSession, actor: Actor, key_id: int) -> None:
+    """End a key, on every worker with its next request. Raises `ApiKeyNotFound`."""
+    statement = (
+        update(Credential)
+        .where(Credential.id == key_id, _is_key_of(actor))
+        .values(revoked_at=func.now())
+        .returning(Credential.id)
+        .execution_options(synchronize_session=False)
+    )
+    if await session.scalar(statement) is None:
+        raise ApiKeyNotFound
+    audit("api_key_deleted", user_id=actor.user_id, credential_id=key_id)

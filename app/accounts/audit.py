@@ -1,0 +1,33 @@
+"""The trail of what happened to accounts and credentials, as structured log events.
+
+Each line has the request's id and the client's address from `RequestMiddleware`, and the account's
+id. No line has a name that somebody typed: people type passwords into the wrong field.
+"""
+
+from typing import Literal
+
+import structlog
+
+AuditEvent = Literal[
+    "account_registered",
+    "account_changed",
+    "account_closed",
+    "account_activated",
+    "account_deactivated",
+    "password_changed",
+    "password_refused",
+    "login",
+    "login_failed",
+    "login_limited",
+    "credential_revoked",
+    "api_key_created",
+    "api_key_deleted",
+]
+
+log = structlog.stdlib.get_logger("taskflow.audit")
+
+
+def audit(event: AuditEvent, *, user_id: int | None, credential_id: int | None = None) -> None:
+    """Write one line. `user_id` is None where no account is known, as after an unknown name."""
+    facts = {} if credential_id is None else {"credential_id": credential_id}
+    log.info(event, user_id=user_id, **facts)
