@@ -13,7 +13,7 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format lock audit clean docker-up docker-down
+.PHONY: help install run test endurance lint format lock audit clean docker-up docker-down
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ run: $(STAMP)  ## Run the service and its database; PORT=9000 make run takes ano
 
 test: $(STAMP)  ## Run the tests; PYTEST_ARGS="--cov" measures coverage, PYTEST_ARGS=tests/tasks runs some
 	@exec $(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
+
+endurance: $(STAMP)  ## Run what takes minutes: storms, soaks and large data; one at a time
+	@exec $(BIN)/pytest -m endurance --capture=no $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## Check style, types, import directions, workflows and compose.yaml
 	$(BIN)/ruff check .

@@ -186,6 +186,7 @@ class ApiKeyCreated(ApiKeyRead):
     """A new API key, with the key itself, which is shown this once."""
 
     key: str = Field(
+        repr=False,
         description="Send it as `Authorization: Bearer …`, and keep it: it is never shown again.",
         examples=["tfk_…"],
     )
@@ -239,6 +240,7 @@ class TokenResponse(BaseModel):
     """A login token (RFC 6749, section 5.1)."""
 
     access_token: str = Field(
+        repr=False,
         description="Send it as `Authorization: Bearer …`. It is shown this once.",
         examples=["tfu_…"],
     )

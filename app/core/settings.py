@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     database_connect_timeout: Annotated[float, Field(gt=0, le=60)] = 1.5
     database_statement_timeout: Annotated[float, Field(gt=0, le=3600)] = 10
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
-    secret_key_fallbacks: Annotated[list[SecretStr], *CommaSeparated] = []
+    secret_key_fallback: SecretStr | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
@@ -159,8 +159,9 @@ class Settings(BaseSettings):
 
     @property
     def secret_keys(self) -> list[str]:
-        """The secret that digests and signatures are made with, then those still accepted."""
-        return [key.get_secret_value() for key in (self.secret_key, *self.secret_key_fallbacks)]
+        """The secret that digests and signatures are made with, then the other that is accepted."""
+        keys = [self.secret_key, self.secret_key_fallback]
+        return [key.get_secret_value() for key in keys if key is not None]
 
     @property
     def required_database_url(self) -> str:
@@ -198,6 +199,11 @@ class Settings(BaseSettings):
         if "connect_timeout=" in rest:
             raise ValueError("holds connect_timeout; set DATABASE_CONNECT_TIMEOUT in its place")
         return SecretStr("postgresql://" + rest)
+
+    @field_validator("secret_key_fallback")
+    @classmethod
+    def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value and value.get_secret_value() else None
 
     @field_validator("redis_url")
     @classmethod

@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.core.settings import Settings
 from app.main import create_app
 from tests.conftest import NewDatabase
 from tests.support import assert_error, http_client, served, service_settings
@@ -206,3 +207,21 @@ async def test_the_operator_sets_how_short_a_password_may_be(new_database: NewDa
     assert_error(short, 400, "validation_failed", fields={"body.password": "too_short"})
     assert "15 characters" in short.json()["errors"][0]["message"]
     assert long.status_code == 201
+
+
+@pytest.mark.parametrize("password", ["password123", "PASSWORD123", "1qaz2wsx3edc"])
+async def test_in_production_the_commonest_passwords_are_refused(
+    settings: Settings, password: str
+) -> None:
+    production = service_settings(
+        settings.required_database_url, environment="production", password_min_length=8
+    )
+    with served(create_app(production)) as url:
+        async with http_client(url) as client:
+            body = registration(password=password)
+            response = await client.post("/api/v1/users", json=body)
+            assert_error(response, 400, "validation_failed", fields={"body.password": "invalid"})
+            accepted = await client.post(
+                "/api/v1/users", json=registration(password=password + "é")
+            )
+            assert accepted.status_code == 201

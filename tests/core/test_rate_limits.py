@@ -129,6 +129,15 @@ async def test_registrations_are_limited_by_address(service_with: ServiceWith) -
     assert (await register("192.0.2.2", f"a3-{mark}")).status_code == 201
 
 
+async def test_a_registration_that_is_rolled_back_counts_too(service_with: ServiceWith) -> None:
+    url = service_with(rate_limit_registration="3/hour")
+    name = f"taken-{time.time_ns()}"
+    body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+    async with caller(url) as client:
+        responses = [await client.post("/api/v1/users", json=body) for _ in range(4)]
+    assert [response.status_code for response in responses] == [201, 409, 409, 429]
+
+
 async def test_only_wrong_logins_count_and_over_the_limit_the_right_password_is_refused_too(
     service_with: ServiceWith, new_account: NewAccount
 ) -> None:

@@ -1,0 +1,160 @@
+"""Several server processes on one database, and on one Redis."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import NewDatabase
+from tests.support import RunningService, running_service
+
+PASSWORD = "zebra-crossing-at-noon-1"
+
+
+def register(client: httpx.Client, name: str) -> None:
+    body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+    assert client.post("/api/v1/users", json=body).status_code == 201
+
+
+def log_in(client: httpx.Client, name: str, password: str = PASSWORD) -> httpx.Response:
+    form = {"grant_type": "password", "username": name, "password": password}
+    return client.post("/api/v1/auth/token", data=form)
+
+
+@contextlib.contextmanager
+def clients(*services: RunningService) -> Iterator[list[httpx.Client]]:
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(httpx.Client(base_url=service.base_url, timeout=30))
+            for service in services
+        ]
+
+
+def test_what_is_revoked_on_one_process_is_refused_by_the_other_on_the_very_next_request(
+    new_database: NewDatabase,
+) -> None:
+    url = new_database()
+    with (
+        running_service(url) as one,
+        running_service(url) as two,
+        clients(one, two) as (here, there),
+    ):
+        register(here, "grace")
+        here.headers["Authorization"] = f"Bearer {log_in(here, 'grace').json()['access_token']}"
+        body = {"name": "machine", "scopes": ["tasks:read", "tasks:write"]}
+        for _ in range(5):
+            key = here.post("/api/v1/api-keys", json=body).json()["data"]
+            there.headers["Authorization"] = f"Bearer {key['key']}"
+            # The other process remembers the key.
+            for _ in range(2):
+                assert there.post("/api/v1/tasks", json={"title": "x"}).status_code == 201
+            assert here.delete(f"/api/v1/api-keys/{key['id']}").status_code == 200
+            assert there.post("/api/v1/tasks", json={"title": "x"}).status_code == 401
+        assert here.get("/api/v1/tasks").json()["data"]["total"] == 10
+
+
+class Redis:
+    """A real Redis server on a free port of loopback, with nothing on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://:redis-password@127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                shutil.which("redis-server") or "redis-server",
+                *("--port", str(self.port)),
+                *("--bind", "127.0.0.1"),
+                *("--requirepass", "redis-password"),
+                *("--save", ""),
+                *("--dir", str(self._folder)),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.02)
+        raise AssertionError("Redis did not start")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Redis(Path(folder))
+        yield server
+        server.kill()
+
+
+@pytest.mark.redis
+def test_two_processes_with_a_redis_share_one_budget(
+    new_database: NewDatabase, redis: Redis
+) -> None:
+    url = new_database()
+    limits = {"REDIS_URL": redis.url, "RATE_LIMIT_LOGIN": "4/minute", "RATE_LIMIT_API": "5/minute"}
+    with (
+        running_service(url, **limits) as one,
+        running_service(url, **limits) as two,
+        clients(one, two) as (here, there),
+    ):
+        register(here, "grace")
+        token = log_in(here, "grace").json()["access_token"]
+        refusals = [log_in(client, "grace", "wrong") for client in (here, there, here, there)]
+        assert [refusal.status_code for refusal in refusals] == [400] * 4
+        for client in (here, there):
+            refused = log_in(client, "grace")
+            assert refused.status_code == 429
+            assert 1 <= int(refused.headers["Retry-After"]) <= 60
+
+        headers = {"Authorization": f"Bearer {token}"}
+        answers = [client.get("/api/v1/tasks", headers=headers) for client in (here, there) * 3]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+        assert answers[3].headers["RateLimit"].startswith('"api";r=1;t=')
+    for service in (one, two):
+        assert "rate limit storage" not in service.output()
+
+
+@pytest.mark.redis
+def test_while_redis_is_away_requests_go_on_and_the_log_says_so(
+    new_database: NewDatabase, redis: Redis
+) -> None:
+    with (
+        running_service(
+            new_database(), REDIS_URL=redis.url, RATE_LIMIT_LOGIN="2/minute"
+        ) as service,
+        clients(service) as (client,),
+    ):
+        register(client, "grace")
+        client.headers["Authorization"] = f"Bearer {log_in(client, 'grace').json()['access_token']}"
+        redis.kill()
+        for number in range(5):
+            assert client.post("/api/v1/tasks", json={"title": str(number)}).status_code == 201
+        # This process goes on counting by itself.
+        assert [log_in(client, "grace", "wrong").status_code for _ in range(3)] == [400, 400, 429]
+        assert service.output().count("rate limit storage unavailable") == 1
+        assert "redis-password" not in service.output()
+
+        redis.start()
+        deadline = time.monotonic() + 30
+        while "rate limit storage available again" not in service.output():
+            assert time.monotonic() < deadline
+            assert client.get("/api/v1/tasks").status_code == 200
