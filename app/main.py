@@ -15,6 +15,7 @@ from app import __version__
 from app.accounts.credentials import ActorCache
 from app.accounts.errors import OAuthError, render_oauth_error
 from app.api import router as api
+from app.core.docs import install_docs
 from app.core.errors import MethodNotAllowed, error_response, install_error_handlers
 from app.core.logging import configure_logging
 from app.core.middleware import (
@@ -23,7 +24,7 @@ from app.core.middleware import (
     PreflightedCORSMiddleware,
     RequestMiddleware,
 )
-from app.core.openapi import install_docs, openapi_document, operation_id
+from app.core.openapi import openapi_document, operation_id
 from app.core.rate_limits import RateLimiter
 from app.core.security import PasswordHasher
 from app.core.settings import InvalidSettings, Settings, load_settings
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="taskflow",
         version=__version__,
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

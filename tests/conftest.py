@@ -27,7 +27,7 @@ NewAccount = Callable[..., Awaitable[Account]]
 
 
 # What a marked test needs beyond Python, as a program to look for.
-NEEDS = {"curl": "curl", "redis": "redis-server"}
+NEEDS = {"browser": "chromium", "curl": "curl", "redis": "redis-server"}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -192,11 +192,9 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
 
 bearer = BearerCredential(
     tokenUrl="/api/v1/auth/token",
-    scheme_name="Bearer",
+    scheme_name="Login",
     scopes=SCOPES,
-    description=(
-        "A login token from `POST /api/v1/auth/token`, or an API key from `POST /api/v1/api-keys`."
-    ),
+    description="A login: the token that `POST /api/v1/auth/token` gives for a password.",
 )
 
 CurrentUser = Annotated[Actor, Security(bearer)]

@@ -1,22 +1,12 @@
-"""The OpenAPI document and its page, served from files of our own."""
+"""The OpenAPI document."""
 
-import mimetypes
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
-from app.core.errors import NotFound
-
-SWAGGER_UI = Path(__file__).parent / "swagger_ui"
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
-)
+API_KEY_SCHEME = "ApiKey"
 DESCRIPTION = """\
 Create, find and change people's tasks.
 
@@ -58,33 +48,23 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         for operations in document["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
+                _offer_api_key(operation)
             patch_body = operations.get("patch", {}).get("requestBody", {}).get("content", {})
             if "application/json" in patch_body:
                 patch_body["application/merge-patch+json"] = patch_body["application/json"]
+        schemes = document["components"]["securitySchemes"]
+        schemes[API_KEY_SCHEME] = {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key from `POST /api/v1/api-keys`, or a login's token.",
+        }
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
         app.openapi_schema = document
     return app.openapi_schema
 
 
-def install_docs(app: FastAPI) -> None:
-    """Serve `/docs` under a strict Content-Security-Policy, and lead `/` there."""
-
-    @app.get("/", include_in_schema=False)
-    async def lead_to_docs() -> RedirectResponse:
-        return RedirectResponse("/docs", status_code=307)
-
-    # Read once and kept: they are few, and a file server would answer ranges outside the envelope.
-    assets = {path.name: path.read_bytes() for path in SWAGGER_UI.iterdir() if path.is_file()}
-
-    @app.get("/docs", include_in_schema=False)
-    async def show_docs() -> HTMLResponse:
-        return HTMLResponse(
-            assets["index.html"], headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-        )
-
-    @app.get("/docs/assets/{name}", include_in_schema=False)
-    async def show_docs_asset(name: str) -> Response:
-        if name not in assets:
-            raise NotFound
-        return Response(assets[name], media_type=mimetypes.guess_type(name)[0])
+def _offer_api_key(operation: dict[str, Any]) -> None:
+    """A key goes in the same header as a login; of OAuth2, tools would only offer the password."""
+    if "security" in operation:
+        operation["security"].append({API_KEY_SCHEME: []})
