@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -31,6 +32,8 @@ from app.core.settings import InvalidSettings, Settings, load_settings
 from app.db.errors import report
 from app.db.session import Database
 from app.health.router import router as health
+
+IPV4 = 4
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -87,7 +90,15 @@ def _install_middleware(app: FastAPI, settings: Settings) -> None:
         )
     app.add_middleware(RequestMiddleware, route_template=_RouteTemplates(app))
     if settings.trusted_proxies:
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
+        # A socket that listens on IPv6 shows IPv4 clients as mapped addresses.
+        networks = [ip_network(network) for network in settings.trusted_proxies]
+        mapped = [
+            f"::ffff:{network.network_address}/{96 + network.prefixlen}"
+            for network in networks
+            if network.version == IPV4
+        ]
+        trusted = [*map(str, networks), *mapped]
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
 
 
 class _RouteTemplates:

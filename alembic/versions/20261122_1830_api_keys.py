@@ -13,6 +13,12 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
+    # Turkic languages have another small letter for I.
+    op.drop_index("uq_users_username", table_name="users")
+    op.drop_index("uq_users_email_key", table_name="users")
+    folded = sa.literal_column('lower(username COLLATE "C")')
+    op.create_index("uq_users_username", "users", [folded], unique=True)
+    op.create_index("uq_users_email_key", "users", ["email_key"], unique=True)
     op.add_column("credentials", sa.Column("name", sa.String(length=100), nullable=True))
     op.add_column("credentials", sa.Column("prefix", sa.String(length=16), nullable=True))
     op.add_column(
@@ -32,3 +38,9 @@ def downgrade() -> None:
     op.drop_column("credentials", "last_used_at")
     op.drop_column("credentials", "prefix")
     op.drop_column("credentials", "name")
+    op.drop_index("uq_users_username", table_name="users")
+    op.drop_index("uq_users_email_key", table_name="users")
+    op.create_index(
+        "uq_users_username", "users", [sa.literal_column("lower(username)")], unique=True
+    )
+    op.create_index("uq_users_email_key", "users", ["email_key"], unique=True)

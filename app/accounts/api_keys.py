@@ -2,18 +2,23 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, and_, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.audit import audit
+from app.accounts.audit import audit, audit_when_committed
 from app.accounts.credentials import (
     KEY_PREFIX,
     Actor,
     credential_is_live,
     ensure_credential_is_live,
 )
-from app.accounts.errors import ApiKeyNotFound, InsufficientScope, TooManyApiKeys
-from app.accounts.models import Credential, CredentialKind
+from app.accounts.errors import (
+    ApiKeyNotFound,
+    InsufficientScope,
+    TooManyApiKeys,
+    Unauthenticated,
+)
+from app.accounts.models import Credential, CredentialKind, User
 from app.accounts.schemas import ApiKeyCreate
 from app.core.errors import ValidationFailed
 from app.core.responses import FieldError
@@ -34,7 +39,7 @@ def _is_key_of(actor: Actor) -> ColumnElement[bool]:
 
 
 async def create_api_key(
-    session: AsyncSession, actor: Actor, data: ApiKeyCreate, *, settings: Settings
+    transaction: AsyncSession, actor: Actor, data: ApiKeyCreate, *, settings: Settings
 ) -> tuple[Credential, str]:
     """Make a key; returns it and its token, which is stored nowhere.
 
@@ -48,25 +53,30 @@ async def create_api_key(
             field="body.expires_at", message="This is in the past", code="out_of_range"
         )
         raise ValidationFailed(errors=[fault])
-    token = new_token(KEY_PREFIX)
-    present = select(func.count(Credential.id)).where(_is_key_of(actor)).scalar_subquery()
-    columns = Credential.__table__.c
-    values = {
-        "user_id": literal(actor.user_id),
-        "kind": literal(CredentialKind.API_KEY, columns.kind.type),
-        "digest": literal(token_digest(token, settings.secret_keys[0])),
-        "scopes": literal(sorted(data.scopes), columns.scopes.type),
-        "name": literal(data.name),
-        "prefix": literal(shown_prefix(token, prefix=KEY_PREFIX)),
-        "expires_at": literal(data.expires_at, columns.expires_at.type),
-    }
-    source = select(*values.values()).where(credential_is_live(actor), present < MAXIMUM_KEYS)
-    statement = insert(Credential).from_select(list(values), source).returning(Credential)
-    key = (await session.scalars(statement)).one_or_none()
-    if key is None:
-        await ensure_credential_is_live(session, actor)
+    # The lock makes closing, deactivating and other new keys wait for this one, or this one for
+    # them: the count below is of a moment at which nobody else adds a key or ends all of them.
+    owner = select(User.id).where(
+        User.id == actor.user_id, User.is_active, credential_is_live(actor)
+    )
+    if await transaction.scalar(owner.with_for_update(key_share=True)) is None:
+        raise Unauthenticated
+    present = await transaction.scalar(select(func.count(Credential.id)).where(_is_key_of(actor)))
+    if (present or 0) >= MAXIMUM_KEYS:
         raise TooManyApiKeys
-    audit("api_key_created", user_id=actor.user_id, credential_id=key.id)
+    token = new_token(KEY_PREFIX)
+    statement = insert(Credential).values(
+        user_id=actor.user_id,
+        kind=CredentialKind.API_KEY,
+        digest=token_digest(token, settings.secret_keys[0]),
+        scopes=sorted(data.scopes),
+        name=data.name,
+        prefix=shown_prefix(token, prefix=KEY_PREFIX),
+        expires_at=data.expires_at,
+    )
+    key = (await transaction.scalars(statement.returning(Credential))).one()
+    audit_when_committed(
+        transaction, "api_key_created", user_id=actor.user_id, credential_id=key.id
+    )
     return key, token
 
 

@@ -7,6 +7,9 @@ id. No line has a name that somebody typed: people type passwords into the wrong
 from typing import Literal
 
 import structlog
+from sqlalchemy.event import listen
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 AuditEvent = Literal[
     "account_registered",
@@ -31,3 +34,14 @@ def audit(event: AuditEvent, *, user_id: int | None, credential_id: int | None =
     """Write one line. `user_id` is None where no account is known, as after an unknown name."""
     facts = {} if credential_id is None else {"credential_id": credential_id}
     log.info(event, user_id=user_id, **facts)
+
+
+def audit_when_committed(
+    session: AsyncSession, event: AuditEvent, *, user_id: int, credential_id: int | None = None
+) -> None:
+    """Write the line when the session's transaction is committed, and not if it is rolled back."""
+
+    def write(_: Session) -> None:
+        audit(event, user_id=user_id, credential_id=credential_id)
+
+    listen(session.sync_session, "after_commit", write, once=True)

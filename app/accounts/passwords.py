@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import Request
 
 from app.accounts.audit import audit
-from app.accounts.models import email_key
+from app.accounts.models import login_key
 from app.core.errors import ValidationFailed
 from app.core.rate_limits import RateLimited, address_key, ensure_left, spend
 from app.core.responses import FieldError
@@ -71,5 +71,5 @@ class PasswordGuesses:
 
     def _account_key(self, name: str) -> str:
         """The name as it is compared, of a bounded length and readable in no storage."""
-        key = email_key(name) if "@" in name else name.lower()
+        key = login_key(name) or name
         return f"{hashlib.sha256(key.encode()).hexdigest()}/{self._address}"

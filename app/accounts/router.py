@@ -193,16 +193,16 @@ async def close_account(
     responses=document_errors(*BODY_ERRORS, TooManyApiKeys),
 )
 async def create_api_key(
-    data: ApiKeyCreate, request: Request, actor: CurrentUser, session: SessionDep
+    data: ApiKeyCreate, request: Request, actor: CurrentUser, transaction: TransactionDep
 ) -> ApiKeyResponse:
     """Make a credential for a machine. The answer holds the `key`, shown this once.
 
     It may do what its `scopes` say, which are some or all of those of the credential that makes it;
-    wider ones are a 403. An account has at most 100 keys.
+    wider ones are a 403. It stands by itself: it stays when the one that made it ends. An account
+    has at most 100 keys.
     """
-    key, token = await keys.create_api_key(
-        session, actor, data, settings=request.app.state.settings
-    )
+    settings = request.app.state.settings
+    key, token = await keys.create_api_key(transaction, actor, data, settings=settings)
     shown = ApiKeyRead.model_validate(key).model_dump()
     return ApiKeyResponse(message="API key created", data=ApiKeyCreated(**shown, key=token))
 

@@ -4,19 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, String, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.audit import audit
+from app.accounts.audit import AuditEvent, audit, audit_when_committed
 from app.accounts.credentials import Actor, credential_is_live
 from app.accounts.errors import EmailTaken, Unauthenticated, UsernameTaken
 from app.accounts.models import (
-    EMAIL_MAX_LENGTH,
     Credential,
     CredentialKind,
     User,
     email_key,
+    login_key,
 )
 from app.accounts.passwords import PasswordGuesses, check_password_policy
 from app.accounts.schemas import AccountClosing, PasswordChange, UserCreate, UserUpdate
@@ -68,13 +68,13 @@ def _taken_names_told() -> Iterator[None]:
 
 async def find_user(session: AsyncSession, name: str) -> User | None:
     """The account with this username, or with this email address if it holds an `@`."""
-    if len(name) > EMAIL_MAX_LENGTH or "\x00" in name:
-        # PostgreSQL takes no NUL, and nobody has such a name.
+    key = login_key(name)
+    if key is None:
         return None
     if "@" in name:
-        condition = User.email_key == email_key(name)
+        condition = User.email_key == key
     else:
-        condition = func.lower(User.username) == func.lower(literal(name, String))
+        condition = func.lower(User.username.collate("C")) == key
     return (await session.scalars(select(User).where(condition))).one_or_none()
 
 
@@ -174,7 +174,7 @@ async def change_own_password(
             await revoke_credentials(
                 transaction, user, kinds=[CredentialKind.LOGIN], spare=actor.credential_id
             )
-            audit("password_changed", user_id=user.id)
+            audit_when_committed(transaction, "password_changed", user_id=user.id)
             return
     raise _wrong_password(field)
 
@@ -214,7 +214,8 @@ async def set_active(session: AsyncSession, user: User, *, active: bool) -> None
     Must run in a transaction.
     """
     await session.execute(update(User).where(User.id == user.id).values(is_active=active))
-    audit("account_activated" if active else "account_deactivated", user_id=user.id)
+    event: AuditEvent = "account_activated" if active else "account_deactivated"
+    audit_when_committed(session, event, user_id=user.id)
     if not active:
         await revoke_credentials(session, user, kinds=list(CredentialKind))
 
@@ -227,7 +228,7 @@ async def set_password(session: AsyncSession, user: User, password_hash: str) ->
     await session.execute(
         update(User).where(User.id == user.id).values(password_hash=password_hash)
     )
-    audit("password_changed", user_id=user.id)
+    audit_when_committed(session, "password_changed", user_id=user.id)
     await revoke_credentials(session, user, kinds=[CredentialKind.LOGIN])
 
 

@@ -20,6 +20,8 @@ MAXIMUM_NAME_LENGTH = 64
 # What text must look like: PostgreSQL cannot hold NUL.
 NO_NUL = r"^[^\x00]*$"
 
+TOO_MANY = 429
+
 # Where a route that authenticates leaves the function that confirms a remembered credential.
 CONFIRM_CREDENTIAL = "taskflow.confirm_credential"
 
@@ -256,7 +258,8 @@ def as_api_error(error: BaseException) -> APIError:
 async def _render(request: Request, exception: Exception) -> JSONResponse:
     error = as_api_error(exception)
     confirm = request.scope.get(CONFIRM_CREDENTIAL)
-    if confirm is not None and error.status < InternalError.status:
+    # Who is refused for asking too often learns nothing else, and must not cost a statement.
+    if confirm is not None and error.status < InternalError.status and error.status != TOO_MANY:
         try:
             await confirm(request)
         except APIError as ended:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import Request
@@ -32,7 +32,6 @@ IPV6_BLOCK = 64
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
 
-Answer = TypeVar("Answer")
 log = structlog.stdlib.get_logger("taskflow.rate_limits")
 
 
@@ -109,14 +108,15 @@ class MemoryStorage(Storage):
 class RateLimiter:
     """Fixed windows that begin with the first hit, in Redis or in this process.
 
-    While Redis is away this process counts by itself: requests go on, and the log says so.
+    While Redis is away this process counts by itself: requests go on, and the log says so once.
     """
 
     def __init__(self, *, redis_url: str | None) -> None:
         self._memory = MemoryStorage()
         self._pool: ConnectionPool | None = None
         self._redis: RedisStorage | None = None
-        self._away_until = 0.0
+        self._is_away = False
+        self._ask_again_at = 0.0
         if redis_url:
             # It takes a quarter of a second to import, which only those pay who use it.
             from redis import asyncio as redis  # noqa: PLC0415 - see above
@@ -142,7 +142,19 @@ class RateLimiter:
             used = await storage.incr(key, limit.get_expiry())
             return _quota(limit, used, await storage.get_expiry(key))
 
-        return await self._in_storage(count)
+        # Only one request at a time finds out whether Redis is back, and only by counting: one that
+        # reads and does not write would forget what was counted meanwhile.
+        asks = not self._is_away
+        if self._is_away and time.monotonic() >= self._ask_again_at:
+            self._ask_again_at = time.monotonic() + REDIS_PAUSE_SECONDS
+            asks = True
+        quota = await self._in_redis(count) if asks else None
+        if quota is None:
+            return await count(self._memory)
+        if self._is_away:
+            self._is_away = False
+            log.warning("rate limit storage available again")
+        return quota
 
     async def look(self, limit: RateLimitItem, *identifiers: str) -> Quota:
         """What is left, without counting."""
@@ -151,22 +163,22 @@ class RateLimiter:
         async def read(storage: Storage) -> Quota:
             return _quota(limit, await storage.get(key), await storage.get_expiry(key))
 
-        return await self._in_storage(read)
+        quota = None if self._is_away else await self._in_redis(read)
+        return quota or await read(self._memory)
 
-    async def _in_storage(self, work: Callable[[Storage], Awaitable[Answer]]) -> Answer:
-        if self._redis is not None and time.monotonic() >= self._away_until:
-            try:
-                answer = await work(self._redis)
-            except (StorageError, OSError) as error:
+    async def _in_redis(self, work: Callable[[Storage], Awaitable[Quota]]) -> Quota | None:
+        """What `work` gives; None without a Redis, or if it does not do the work."""
+        if self._redis is None:
+            return None
+        try:
+            return await work(self._redis)
+        except (StorageError, OSError) as error:
+            if not self._is_away:
                 # The kind alone: a message may hold the address with its password.
                 log.warning("rate limit storage unavailable", error=_kind(error))
-                self._away_until = time.monotonic() + REDIS_PAUSE_SECONDS
-            else:
-                if self._away_until:
-                    log.warning("rate limit storage available again")
-                    self._away_until = 0.0
-                return answer
-        return await work(self._memory)
+            self._is_away = True
+            self._ask_again_at = time.monotonic() + REDIS_PAUSE_SECONDS
+            return None
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -234,12 +246,13 @@ def client_address(scope: Scope) -> str:
     except ValueError:
         return "unknown"
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+    # Behind the percent sign of a zone a client may write what it likes.
+    return str(mapped or address).partition("%")[0]
 
 
 def address_key(scope: Scope) -> str:
     """What limits per address count under: an IPv4 address, or an IPv6 network of 64 bits."""
     address = client_address(scope)
     if ":" in address:
-        return str(ip_network((address.partition("%")[0], IPV6_BLOCK), strict=False))
+        return str(ip_network((address, IPV6_BLOCK), strict=False))
     return address

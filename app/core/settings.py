@@ -24,11 +24,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 CHECKOUT = Path(__file__).resolve().parents[2]
 MINIMUM_SECRET_KEY_LENGTH = 32
 MINIMUM_PRODUCTION_PASSWORD_LENGTH = 8
+MAXIMUM_PORT = 65_535
 HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::\d{1,5})?")
 # Fewer different characters than this were typed by holding a key down.
 MINIMUM_SECRET_KEY_VARIETY = 8
 REDIS_URL = re.compile(
-    r"rediss?://([^/@]*@)?(\[[0-9A-Fa-f:]+\]|[^/@:\[\]]+)(:\d{1,5})?(/\d*)?(\?.*)?"
+    r"rediss?://([^/@?#]*@)?(\[[0-9A-Fa-f:.]+\]|[^/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/\d{0,4})?"
 )
 ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::\d{1,5})?")
 PLACEHOLDER = re.compile(
@@ -49,10 +50,15 @@ CommaSeparated = (NoDecode, BeforeValidator(_split_at_commas))
 def _as_rate_limit(value: object) -> object:
     if not isinstance(value, str):
         return value
+    if not value.strip():
+        return None
     try:
-        return limits.parse(value) if value.strip() else None
+        found = limits.parse_many(value)
     except ValueError:
-        raise ValueError("must be a limit such as 100/minute, or empty for none") from None
+        found = []
+    if len(found) != 1 or found[0].amount < 1 or found[0].multiples < 1:
+        raise ValueError("must be one limit such as 100/minute, or empty for none")
+    return found[0]
 
 
 RateLimit = Annotated[limits.RateLimitItem | None, BeforeValidator(_as_rate_limit)]
@@ -152,10 +158,8 @@ class Settings(BaseSettings):
     rate_limit_login: RateLimit = limits.parse("10/minute")
     rate_limit_login_address: RateLimit = limits.parse("100/minute")
     redis_url: SecretStr | None = None
-    trusted_proxies: Annotated[
-        list[Annotated[str, AfterValidator(_as_network)]], *CommaSeparated
-    ] = []
-    cors_origins: Annotated[list[Annotated[str, AfterValidator(_as_origin)]], *CommaSeparated] = []
+    trusted_proxies: Annotated[list[Network], *CommaSeparated] = []
+    cors_origins: Annotated[list[Origin], *CommaSeparated] = []
 
     @property
     def secret_keys(self) -> list[str]:
@@ -202,8 +206,11 @@ class Settings(BaseSettings):
 
     @field_validator("secret_key_fallback")
     @classmethod
-    def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value and value.get_secret_value() else None
+    def _another_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        key = value.get_secret_value() if value else ""
+        if key and info.data.get("environment") is Environment.PRODUCTION:
+            _check_secret_of_production(key)
+        return SecretStr(key) if key else None
 
     @field_validator("redis_url")
     @classmethod
@@ -211,10 +218,12 @@ class Settings(BaseSettings):
         url = value.get_secret_value().strip() if value else ""
         if not url:
             return None
-        if not re.fullmatch(
-            r"rediss?://([^/@]*@)?(\[[0-9A-Fa-f:]+\]|[^/@:]+)(:\d{1,5})?(/\d*)?(\?.*)?", url
-        ):
-            raise ValueError("must be an address such as redis://:password@host:6379/0")
+        address = REDIS_URL.fullmatch(url)
+        if address is None or int(address["port"] or 0) > MAXIMUM_PORT:
+            raise ValueError(
+                "must be an address such as redis://:password@host:6379/0, with the password "
+                "percent-encoded and without a query"
+            )
         return SecretStr(url)
 
     @field_validator("secret_key")
@@ -223,15 +232,7 @@ class Settings(BaseSettings):
         key = value.get_secret_value()
         environment = info.data.get("environment")
         if environment is Environment.PRODUCTION:
-            hint = "make one with: openssl rand -hex 32"
-            if not key:
-                raise ValueError(f"is required in production; {hint}")
-            if len(key) < MINIMUM_SECRET_KEY_LENGTH:
-                raise ValueError(
-                    f"must have at least {MINIMUM_SECRET_KEY_LENGTH} characters; {hint}"
-                )
-            if PLACEHOLDER.search(key) or len(set(key)) < MINIMUM_SECRET_KEY_VARIETY:
-                raise ValueError(f"is a placeholder, not a secret; {hint}")
+            _check_secret_of_production(key)
         elif not key and environment is Environment.DEVELOPMENT and "data_dir" in info.data:
             return SecretStr(_kept_secret(info.data["data_dir"]))
         elif not key:
@@ -245,6 +246,16 @@ class Settings(BaseSettings):
         if in_production and value < MINIMUM_PRODUCTION_PASSWORD_LENGTH:
             raise ValueError(f"must be at least {MINIMUM_PRODUCTION_PASSWORD_LENGTH} in production")
         return value
+
+
+def _check_secret_of_production(key: str) -> None:
+    hint = "make one with: openssl rand -hex 32"
+    if not key:
+        raise ValueError(f"is required in production; {hint}")
+    if len(key) < MINIMUM_SECRET_KEY_LENGTH:
+        raise ValueError(f"must have at least {MINIMUM_SECRET_KEY_LENGTH} characters; {hint}")
+    if PLACEHOLDER.search(key) or len(set(key)) < MINIMUM_SECRET_KEY_VARIETY:
+        raise ValueError(f"is a placeholder, not a secret; {hint}")
 
 
 def _kept_secret(data_dir: Path) -> str:

@@ -1,5 +1,6 @@
 """POST, GET and DELETE /api/v1/api-keys: credentials for machines."""
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -264,3 +265,52 @@ async def test_an_ended_credential_makes_lists_and_deletes_no_keys(
     async with machine(alice, key["key"]) as client:
         keys = (await client.get("/api/v1/api-keys")).json()["data"]["api_keys"]
         assert [found["id"] for found in keys] == [key["id"]]
+
+
+async def test_a_key_made_while_the_account_is_deactivated_or_closed_is_none(
+    new_account: NewAccount, database: Database
+) -> None:
+    body = {"name": "in between", "scopes": ["account:write"]}
+    endings = [
+        [
+            "UPDATE users SET is_active = false WHERE id = :id",
+            "UPDATE credentials SET revoked_at = now() WHERE user_id = :id",
+        ],
+        ["DELETE FROM users WHERE id = :id"],
+    ]
+    for statements in endings:
+        account = await new_account()
+        assert (await account.client.get("/api/v1/users/me")).status_code == 200
+        async with database.transaction() as session:
+            for statement in statements:
+                await session.execute(text(statement), {"id": account.id})
+            making = asyncio.create_task(account.client.post("/api/v1/api-keys", json=body))
+            # It waits for the lock of the transaction.
+            await waiting_for_a_lock(database)
+        assert_error(await making, 401, "unauthenticated")
+        async with database.session() as session:
+            live = text(
+                "SELECT count(*) FROM credentials WHERE user_id = :id AND revoked_at IS NULL"
+            )
+            assert await session.scalar(live, {"id": account.id}) == 0
+
+
+async def waiting_for_a_lock(database: Database) -> None:
+    """Return when some statement waits for a lock; the test's timeout is the limit."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    async with database.session() as session:
+        while not await session.scalar(waiting):
+            pass
+
+
+async def test_the_number_of_keys_is_exact_also_for_many_at_once(
+    alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.accounts.api_keys.MAXIMUM_KEYS", 3)
+    body = {"name": "one of many", "scopes": ["tasks:read"]}
+    responses = await asyncio.gather(
+        *(alice.client.post("/api/v1/api-keys", json=body) for _ in range(8))
+    )
+    statuses = sorted(response.status_code for response in responses)
+    assert statuses == [201] * 3 + [409] * 5
+    assert len(await listed(alice)) == 3

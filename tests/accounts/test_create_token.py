@@ -11,7 +11,7 @@ import pytest
 from argon2 import PasswordHasher as Argon2
 from sqlalchemy import select, text
 
-from app.accounts.models import Credential, User
+from app.accounts.models import Credential, User, login_key
 from app.db.session import Database
 from tests.conftest import NewAccount
 from tests.support import CHEAP_HASH, PASSWORD, Account, assert_error
@@ -251,3 +251,24 @@ async def test_a_login_clears_away_the_users_expired_ones(
     async with database.session() as session:
         rows = await session.scalars(select(Credential.id).where(Credential.user_id == user.id))
         assert user.credential_id not in rows.all()
+
+
+@pytest.mark.parametrize("spelling", ["adm\u0130nistrator", "\u212afriend", "\u017fam"])
+async def test_a_name_with_letters_outside_ascii_is_nobodys(
+    client: httpx.AsyncClient, spelling: str
+) -> None:
+    """PostgreSQL and Python fold such letters differently, and each would have its own guesses."""
+    assert login_key(spelling) is None
+    form = {"grant_type": "password", "username": spelling, "password": PASSWORD}
+    assert (await client.post("/api/v1/auth/token", data=form)).json()["error"] == "invalid_grant"
+
+
+def test_a_name_longer_than_any_address_is_never_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Normalising 30,000 marks takes three seconds, and nobody else is served meanwhile."""
+
+    def fold(_: str) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr("app.accounts.models.email_key", fold)
+    assert login_key("@a" + "\u0300" * 15_000 + "\u0316" * 15_000) is None
+    assert login_key("x" * 255) is None
