@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Hashable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -63,6 +63,7 @@ _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
     r"(Z|[+-][0-9]{2}:[0-9]{2})"
 )
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _parse_instant(value: object) -> datetime:
@@ -85,12 +86,40 @@ def _parse_instant(value: object) -> datetime:
         raise PydanticCustomError("out_of_range", message) from None
 
 
+def _parse_date(value: object) -> date:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("date_type", "Input should be a string")
+    try:
+        return date.fromisoformat(value if _DATE.fullmatch(value) else "")
+    except ValueError:
+        raise PydanticCustomError("date_invalid", "Input should be a date, 2026-11-22") from None
+
+
+def _parse_flag(value: object) -> object:
+    # Pydantic would also take `1`, `on` and `yes`.
+    if isinstance(value, str):
+        if value not in {"true", "false"}:
+            raise PydanticCustomError("bool_parsing", "Input should be true or false")
+        return value == "true"
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_parse_flag)]
+"""`true` or `false` in a query."""
+
 InstantInput = Annotated[
     datetime,
     BeforeValidator(_parse_instant),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """An instant of RFC 3339 with its offset, brought to UTC; finer than microseconds is cut."""
+
+DateInput = Annotated[
+    date, BeforeValidator(_parse_date), WithJsonSchema({"type": "string", "format": "date"})
+]
+"""A date as `YYYY-MM-DD`, and nothing else."""
 
 
 class PageQuery(InputModel):

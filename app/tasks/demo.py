@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.tasks.models import Task, TaskPriority, TaskStatus
+from app.tasks.models import Task, TaskPriority, TaskStatus, title_key
 
 _GROUPS = [
     (
@@ -92,6 +92,7 @@ def _row(title: str, owner_id: int, now: datetime, chance: random.Random) -> dic
     return {
         "owner_id": owner_id,
         "title": title,
+        "title_key": title_key(title),
         "description": chance.choice(_DESCRIPTIONS),
         "status": status,
         "priority": chance.choices(list(TaskPriority), weights=[3, 6, 3, 1])[0],

@@ -9,3 +9,9 @@ class TaskNotFound(APIError):
     status = 404
     code = "task_not_found"
     message = "Task not found"
+
+
+class ExternalIdTaken(APIError):
+    status = 409
+    code = "external_id_taken"
+    message = "Another task has this external_id"

@@ -1,16 +1,39 @@
 """Tasks as the database keeps them."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, CreatedAt, PrimaryKey
+from app.db.types import WholeDate, WholeInstant
 
 TITLE_MAX_LENGTH = 200
 DESCRIPTION_MAX_LENGTH = 20_000
+TAG_MAX_LENGTH = 50
+MAXIMUM_TAGS = 20
+EXTERNAL_ID_MAX_LENGTH = 200
+METADATA_MAX_BYTES = 16 * 1024
+METADATA_MAX_LEVELS = 32
+
+UNIQUE_EXTERNAL_ID = "uq_tasks_owner_id_external_id"
+METADATA_SIZE = "ck_tasks_metadata_size"
+METADATA_DEPTH = "ck_tasks_metadata_depth"
+ONE_DUE = "ck_tasks_due_at_or_due_on"
 
 
 class TaskStatus(StrEnum):
@@ -35,16 +58,44 @@ def _native_enum(enum: type[EnumT], name: str) -> Enum:
     return Enum(enum, name=name, values_callable=lambda labels: [label.value for label in labels])
 
 
+def title_key(title: str) -> str:
+    """What titles are sorted by. The database's own lower() depends on its locale."""
+    return title.lower()
+
+
+# The end of an all-day task's day in UTC, in PostgreSQL's own spelling: Alembic compares it.
+DUE = (
+    "COALESCE(due_at, (((due_on + 1)::timestamp without time zone"
+    " - '00:00:00.000001'::interval) AT TIME ZONE 'UTC'::text))"
+)
+
+
+def _index_of_live(name: str, *columns: str, unique: bool = False) -> Index:
+    """An index of what an owner has outside the trash, in the order of the columns."""
+    live = text("deleted_at IS NULL")
+    return Index(name, "owner_id", *columns, unique=unique, postgresql_where=live)
+
+
 class Task(Base):
     __tablename__ = "tasks"
 
     id: Mapped[PrimaryKey]
     owner_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id", ondelete="CASCADE"))
     title: Mapped[str] = mapped_column(String(TITLE_MAX_LENGTH))
+    # `title_key(title)`, in code-point order.
+    title_key: Mapped[str] = mapped_column(Text(collation="C"))
     description: Mapped[str] = mapped_column(Text)
     status: Mapped[TaskStatus] = mapped_column(_native_enum(TaskStatus, "task_status"))
     priority: Mapped[TaskPriority] = mapped_column(_native_enum(TaskPriority, "task_priority"))
+    tags: Mapped[list[str]] = mapped_column(ARRAY(String(TAG_MAX_LENGTH)), server_default="{}")
+    due_at: Mapped[datetime | None] = mapped_column(WholeInstant)
+    due_on: Mapped[date | None] = mapped_column(WholeDate)
+    due: Mapped[datetime | None] = mapped_column(WholeInstant, Computed(DUE, persisted=True))
+    external_id: Mapped[str | None] = mapped_column(String(EXTERNAL_ID_MAX_LENGTH))
+    # SQLAlchemy keeps the plain name for itself.
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default="{}")
     completed_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(Integer, server_default="1")
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
@@ -58,8 +109,29 @@ class Task(Base):
             "(status = 'completed') = (completed_at IS NOT NULL)", name="completed_at_if_completed"
         ),
         CheckConstraint("version >= 1", name="version_from_one"),
+        CheckConstraint(f"cardinality(tags) <= {MAXIMUM_TAGS}", name="tags_number"),
+        CheckConstraint(
+            "array_position(tags, '') IS NULL AND array_position(tags, NULL) IS NULL",
+            name="tags_not_blank",
+        ),
+        CheckConstraint("num_nonnulls(due_at, due_on) <= 1", name="due_at_or_due_on"),
+        CheckConstraint("external_id <> ''", name="external_id_not_empty"),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata_object"),
+        # Most are small: only what is near the limit is measured to the byte.
+        CheckConstraint(
+            f"octet_length(metadata::text) <= {METADATA_MAX_BYTES}"
+            f" OR compact_size(metadata) <= {METADATA_MAX_BYTES}",
+            name="metadata_size",
+        ),
+        CheckConstraint(
+            "NOT jsonb_path_exists(metadata, 'strict $.**{" + str(METADATA_MAX_LEVELS) + "}"
+            ' ? (@.type() == "object" || @.type() == "array")\')',
+            name="metadata_depth",
+        ),
+        # What is in the trash holds no external_id: it is free for another.
+        _index_of_live(UNIQUE_EXTERNAL_ID, "external_id", unique=True),
         # Newest first, for all of an owner's tasks and for those of one status or priority.
-        Index("ix_tasks_owner_id_created_at", "owner_id", "created_at", "id"),
-        Index("ix_tasks_owner_id_status_created_at", "owner_id", "status", "created_at", "id"),
-        Index("ix_tasks_owner_id_priority_created_at", "owner_id", "priority", "created_at", "id"),
+        _index_of_live("ix_tasks_owner_id_created_at", "created_at", "id"),
+        _index_of_live("ix_tasks_owner_id_status_created_at", "status", "created_at", "id"),
+        _index_of_live("ix_tasks_owner_id_priority_created_at", "priority", "created_at", "id"),
     )

@@ -1,6 +1,7 @@
 """Every statement on tasks. Each is guarded: no row is seen or written for an ended credential."""
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -20,60 +21,98 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.elements import KeyedColumnElement
 
 from app.accounts.credentials import Actor, credential_is_live
-from app.tasks.models import Task, TaskStatus
+from app.tasks.models import Task, TaskStatus, title_key
 from app.tasks.schemas import TaskCreate, TaskQuery
+
+columns = Task.__table__.c
+
+
+def owned_by(actor: Actor) -> ColumnElement[bool]:
+    """All tasks of the actor, those in the trash too, while the actor's credential is live."""
+    return and_(Task.owner_id == actor.user_id, credential_is_live(actor))
 
 
 def visible_to(actor: Actor) -> ColumnElement[bool]:
-    """The tasks that the actor may see and change: every statement on tasks starts from here."""
-    return and_(Task.owner_id == actor.user_id, credential_is_live(actor))
+    """The tasks that the actor may see and change: what is in the trash is not there."""
+    return and_(owned_by(actor), Task.deleted_at.is_(None))
+
+
+def values_of(data: TaskCreate) -> dict[str, Any]:
+    """A new task's values by the names of its columns, but for its owner and `completed_at`."""
+    values = data.model_dump()
+    return {**values, "title_key": title_key(data.title)}
 
 
 def insert_task(actor: Actor, data: TaskCreate) -> Insert:
     """Insert a task if the actor's credential is live; returns the row or none."""
-    values: dict[str, Any] = data.model_dump()
-    columns = {name: literal(value, Task.__table__.c[name].type) for name, value in values.items()}
-    columns["owner_id"] = literal(actor.user_id, Task.owner_id.type)
-    columns["completed_at"] = (
-        func.now() if data.status is TaskStatus.COMPLETED else null()  # type: ignore[assignment]  # any SQL expression
-    )
-    source = select(*columns.values()).where(credential_is_live(actor))
-    return insert(Task).from_select(list(columns), source)
+    values: dict[str, ColumnElement[Any]] = {
+        name: literal(value, columns[name].type) for name, value in values_of(data).items()
+    }
+    values["owner_id"] = literal(actor.user_id, Task.owner_id.type)
+    values["completed_at"] = func.now() if data.status is TaskStatus.COMPLETED else null()
+    source = select(*values.values()).where(credential_is_live(actor))
+    return insert(Task).from_select([columns[name] for name in values], source)
 
 
 def select_task(actor: Actor, task_id: int) -> Select[Task]:
     return select(Task).where(Task.id == task_id, visible_to(actor))
 
 
-def update_task(actor: Actor, task_id: int, changes: dict[str, Any]) -> Update:
-    """Apply a patch in one statement, on the row as it is when its lock is won.
+def _moment_of_change() -> ColumnElement[datetime]:
+    # now() is when the statement began, which may be before another write that it waited for.
+    return func.greatest(func.now(), Task.updated_at + timedelta(microseconds=1))
+
+
+def new_values(changes: Mapping[str, Any]) -> dict[KeyedColumnElement[Any], ColumnElement[Any]]:
+    """What the columns of a merge patch become, computed on the row as it is when it is locked."""
+    values: dict[KeyedColumnElement[Any], ColumnElement[Any]] = {
+        columns[name]: literal(value, columns[name].type) for name, value in changes.items()
+    }
+    if "metadata" in changes:
+        metadata = columns["metadata"]
+        values[metadata] = func.merge_patch(metadata, values[metadata])
+    return values
+
+
+def update_task(actor: Actor, task_id: int, changes: Mapping[str, Any]) -> Update:
+    """Apply a merge patch in one statement, on the row as it is when its lock is won.
 
     That is why two patches of different fields both stand. A patch that changes nothing keeps the
     version and `updated_at`.
     """
-    columns = Task.__table__.c
-    changed = or_(*(columns[name].is_distinct_from(value) for name, value in changes.items()))
-    # now() is when the statement began, which may be before another patch that it waited for.
-    moment = func.greatest(func.now(), Task.updated_at + timedelta(microseconds=1))
-    values: dict[str, Any] = {
-        **changes,
-        "version": case((changed, Task.version + 1), else_=Task.version),
-        "updated_at": case((changed, moment), else_=Task.updated_at),
-    }
+    values: dict[Any, Any] = dict(new_values(changes))
+    changed = or_(*(column.is_distinct_from(value) for column, value in values.items()))
+    moment = _moment_of_change()
+    if "title" in changes:
+        values[Task.title_key] = title_key(changes["title"])
     if "status" in changes:
-        values["completed_at"] = (
+        values[Task.completed_at] = (
             func.coalesce(Task.completed_at, moment)
             if changes["status"] is TaskStatus.COMPLETED
             else null()
         )
+    values[Task.version] = case((changed, Task.version + 1), else_=Task.version)
+    values[Task.updated_at] = case((changed, moment), else_=Task.updated_at)
     statement = update(Task).where(Task.id == task_id, visible_to(actor)).values(values)
     return statement.execution_options(synchronize_session=False)
 
 
+def trash_task(actor: Actor, task_id: int) -> Update:
+    moment = _moment_of_change()
+    statement = (
+        update(Task)
+        .where(Task.id == task_id, visible_to(actor))
+        .values(deleted_at=moment, updated_at=moment, version=Task.version + 1)
+    )
+    return statement.execution_options(synchronize_session=False)
+
+
 def delete_task(actor: Actor, task_id: int) -> Delete:
-    statement = delete(Task).where(Task.id == task_id, visible_to(actor))
+    """Remove a task for good, from the trash too."""
+    statement = delete(Task).where(Task.id == task_id, owned_by(actor))
     return statement.execution_options(synchronize_session=False)
 
 

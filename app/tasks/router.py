@@ -17,11 +17,12 @@ from app.core.errors import (
 from app.core.routing import StrictRoute
 from app.db.session import SessionDep
 from app.tasks import service
-from app.tasks.errors import TaskNotFound
+from app.tasks.errors import ExternalIdTaken, TaskNotFound
+from app.tasks.fields import TaskId
 from app.tasks.schemas import (
     TaskCreate,
     TaskDeletedResponse,
-    TaskId,
+    TaskDeletion,
     TaskListResponse,
     TaskQuery,
     TaskRead,
@@ -44,7 +45,7 @@ router = APIRouter(
     status_code=201,
     summary="Create a task",
     dependencies=[requires("tasks:write")],
-    responses=document_errors(*BODY_ERRORS),
+    responses=document_errors(*BODY_ERRORS, ExternalIdTaken),
 )
 async def create_task(
     data: TaskCreate, actor: CurrentUser, session: SessionDep, response: Response
@@ -84,12 +85,16 @@ async def read_task(task_id: TaskId, actor: CurrentUser, session: SessionDep) ->
     "/{task_id}",
     summary="Change a task",
     dependencies=[requires("tasks:write")],
-    responses=document_errors(*BODY_ERRORS, TaskNotFound),
+    responses=document_errors(*BODY_ERRORS, TaskNotFound, ExternalIdTaken),
 )
 async def update_task(
     task_id: TaskId, data: TaskUpdate, actor: CurrentUser, session: SessionDep
 ) -> TaskResponse:
     """Change the fields that the body holds (JSON Merge Patch, RFC 7396) and leave the others.
+
+    `metadata` is merged at every depth; `null` is for fields that may be null and for members of
+    `metadata` that shall go. A task with a `due_at` takes a `due_on` only together with
+    `"due_at": null`, and the other way round.
 
     Two patches of different fields at the same time both stand. A patch that changes nothing keeps
     `version` and `updated_at`.
@@ -105,8 +110,14 @@ async def update_task(
     responses=document_errors(ValidationFailed, TaskNotFound),
 )
 async def delete_task(
-    task_id: TaskId, actor: CurrentUser, session: SessionDep
+    task_id: TaskId,
+    deletion: Annotated[TaskDeletion, Query()],
+    actor: CurrentUser,
+    session: SessionDep,
 ) -> TaskDeletedResponse:
-    """Remove a task. It reads as 404 from then on."""
-    await service.delete_task(session, actor, task_id)
+    """Move a task to the trash. It reads as 404 from then on.
+
+    With `permanent=true` it is removed for good, also when it is in the trash already.
+    """
+    await service.delete_task(session, actor, task_id, permanent=deletion.permanent)
     return TaskDeletedResponse(message="Task deleted", data=None)

@@ -1,59 +1,59 @@
 """What clients send and get about tasks."""
 
-from functools import partial
-from typing import Annotated
+from datetime import date
+from typing import Any, NoReturn, Self
 
-from pydantic import (
-    MISSING,
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    StringConstraints,
-    WithJsonSchema,
-)
+from pydantic import MISSING, AliasChoices, Field, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from app.core.errors import NO_NUL
 from app.core.responses import Envelope, Instant, ReadModel
-from app.core.schemas import MAXIMUM_ID, InputModel, PageQuery, canonical_id, not_blank
-from app.tasks.errors import TaskNotFound
-from app.tasks.models import (
-    DESCRIPTION_MAX_LENGTH,
-    TITLE_MAX_LENGTH,
-    TaskPriority,
-    TaskStatus,
+from app.core.schemas import Flag, InputModel, PageQuery
+from app.tasks.fields import (
+    Description,
+    DueAt,
+    DueOn,
+    ExternalId,
+    Metadata,
+    MetadataPatch,
+    Priority,
+    Status,
+    Tags,
+    Title,
 )
-
-TaskId = Annotated[
-    int,
-    # Whatever is not an id of a task is a task that is not there: 404, never 400.
-    BeforeValidator(partial(canonical_id, otherwise=TaskNotFound)),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAXIMUM_ID}),
-    Field(description="The task's id.", examples=[7]),
-]
-Title = Annotated[
-    str,
-    StringConstraints(
-        strip_whitespace=True, min_length=1, max_length=TITLE_MAX_LENGTH, pattern=NO_NUL
-    ),
-    AfterValidator(not_blank),
-    Field(description="What is to be done; trimmed, not blank.", examples=["Water the plants"]),
-]
-Description = Annotated[
-    str,
-    StringConstraints(max_length=DESCRIPTION_MAX_LENGTH, pattern=NO_NUL),
-    Field(description="More about it, kept as sent.", examples=["The ferns first."]),
-]
-Status = Annotated[TaskStatus, Field(description="How far it is.", examples=["in_progress"])]
-Priority = Annotated[TaskPriority, Field(description="How urgent it is.", examples=["high"])]
+from app.tasks.models import TaskPriority, TaskStatus
 
 
-class TaskCreate(InputModel):
-    """A new task."""
+def _refuse_second_due(model: InputModel) -> NoReturn:
+    message = "Input should not have both due_at and due_on"
+    fault = InitErrorDetails(
+        type=PydanticCustomError("due_invalid", message), loc=("due_on",), input=None
+    )
+    raise ValidationError.from_exception_data(type(model).__name__, [fault], hide_input=True)
+
+
+class TaskReplace(InputModel):
+    """All that a client says about a task under a name of the client's own."""
 
     title: Title
     description: Description = ""
     status: Status = TaskStatus.PENDING
     priority: Priority = TaskPriority.MEDIUM
+    tags: Tags = Field(default=[])
+    due_at: DueAt = None
+    due_on: DueOn = None
+    metadata: Metadata = Field(default={})
+
+    @model_validator(mode="after")
+    def _due_once(self) -> Self:
+        if self.due_at is not None and self.due_on is not None:
+            _refuse_second_due(self)
+        return self
+
+
+class TaskCreate(TaskReplace):
+    """A new task."""
+
+    external_id: ExternalId = None
 
 
 class TaskUpdate(InputModel):
@@ -63,6 +63,18 @@ class TaskUpdate(InputModel):
     description: Description | MISSING = MISSING
     status: Status | MISSING = MISSING
     priority: Priority | MISSING = MISSING
+    tags: Tags | MISSING = MISSING
+    due_at: DueAt | MISSING = MISSING
+    due_on: DueOn | MISSING = MISSING
+    external_id: ExternalId | MISSING = MISSING
+    metadata: MetadataPatch | MISSING = MISSING
+
+    @model_validator(mode="after")
+    def _due_once(self) -> Self:
+        changes = self.model_dump(include={"due_at", "due_on"}, exclude_none=True)
+        if len(changes) > 1:
+            _refuse_second_due(self)
+        return self
 
 
 class TaskQuery(PageQuery):
@@ -76,6 +88,14 @@ class TaskQuery(PageQuery):
     )
 
 
+class TaskDeletion(InputModel):
+    """How a task is deleted."""
+
+    permanent: Flag = Field(
+        default=False, description="Remove it for good, from the trash too.", examples=[False]
+    )
+
+
 class TaskRead(ReadModel):
     """A task."""
 
@@ -85,8 +105,22 @@ class TaskRead(ReadModel):
     status: TaskStatus = Field(examples=["in_progress"])
     priority: TaskPriority = Field(examples=["high"])
     owner_id: int = Field(description="The account it belongs to.", examples=[1])
+    tags: list[str] = Field(examples=[["garden", "weekly"]])
+    due_at: Instant | None = Field(description="The instant by which it is due.")
+    due_on: date | None = Field(
+        description="The day in the course of which it is due.", examples=["2026-12-01"]
+    )
     completed_at: Instant | None = Field(
         description="When its status became `completed`; null while it is not."
+    )
+    external_id: str | None = Field(
+        description="What another system calls it.", examples=["crm/4711"]
+    )
+    metadata: dict[str, Any] = Field(
+        # A model of SQLAlchemy keeps the plain name for itself.
+        validation_alias=AliasChoices("metadata_", "metadata"),
+        description="A JSON object of the caller's own.",
+        examples=[{"colour": "green"}],
     )
     version: int = Field(description="Starts at 1 and rises with every change.", examples=[1])
     created_at: Instant

@@ -83,7 +83,7 @@ async def test_models_and_migrations_agree(template_url: str) -> None:
         if str(constraint.name).startswith("ck_")
     }
     assert in_database == in_models
-    assert len(in_models) == 5
+    assert len(in_models) == 12
 
 
 def test_nodes_that_migrate_at_once_take_turns(new_empty_database: NewDatabase) -> None:
@@ -99,21 +99,23 @@ def test_nodes_that_migrate_at_once_take_turns(new_empty_database: NewDatabase) 
 
 
 USER = "INSERT INTO users (id, username, email, email_key, password_hash) VALUES "
-TASK = "INSERT INTO tasks (owner_id, title, description, status, priority, version) VALUES "
+TASK = (
+    "INSERT INTO tasks (owner_id, title, description, status, priority, version, title_key) VALUES "
+)
 ADA = USER + "(1, 'ada', 'a@example.com', 'a@example.com', '')"
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        TASK + "(1, 'x', '', 'done', 'low', 1)",
-        TASK + "(1, 'x', '', 'pending', 'urgent', 1)",
-        TASK + "(1, '', '', 'pending', 'low', 1)",
-        TASK + "(1, 'x', '', 'completed', 'low', 1)",
-        TASK + "(1, 'x', repeat('x', 20001), 'pending', 'low', 1)",
-        TASK + "(1, repeat('x', 201), '', 'pending', 'low', 1)",
-        TASK + "(1, 'x', '', 'pending', 'low', 0)",
-        TASK + "(999, 'x', '', 'pending', 'low', 1)",
+        TASK + "(1, 'x', '', 'done', 'low', 1, 'x')",
+        TASK + "(1, 'x', '', 'pending', 'urgent', 1, 'x')",
+        TASK + "(1, '', '', 'pending', 'low', 1, 'x')",
+        TASK + "(1, 'x', '', 'completed', 'low', 1, 'x')",
+        TASK + "(1, 'x', repeat('x', 20001), 'pending', 'low', 1, 'x')",
+        TASK + "(1, repeat('x', 201), '', 'pending', 'low', 1, 'x')",
+        TASK + "(1, 'x', '', 'pending', 'low', 0, 'x')",
+        TASK + "(999, 'x', '', 'pending', 'low', 1, 'x')",
         USER + "(2, 'ADA', 'b@example.com', 'b@example.com', '')",
         USER + "(2, 'bob', 'A@example.com', 'a@example.com', '')",
     ],
@@ -133,12 +135,37 @@ async def test_the_database_itself_refuses_what_the_models_forbid(
     assert str(caught.value)
 
 
+async def test_tasks_of_the_first_schema_are_kept_on_the_way_up_and_down(
+    new_empty_database: NewDatabase,
+) -> None:
+    url = new_empty_database()
+    alembic("upgrade", url, "0001")
+    titles = ["Water", "ÉCOLE", "İstanbul", "ΟΔΟΣ", "ÄRGER " * 30]
+    statement = "INSERT INTO tasks (owner_id, title, description, status, priority) VALUES "
+    values = ", ".join(f"(1, '{title}', '', 'pending', 'low')" for title in titles)
+    run_sql(url, ADA, statement + values)
+
+    alembic("upgrade", url, "head")
+    connection = await asyncpg.connect(url)
+    rows = await connection.fetch("SELECT * FROM tasks ORDER BY id")
+    await connection.close()
+    assert [(row["title"], row["title_key"]) for row in rows] == [
+        (title, title.lower()) for title in titles
+    ]
+    assert {(*row["tags"], row["metadata"], row["due"], row["deleted_at"]) for row in rows} == {
+        ("{}", None, None)
+    }
+    run_sql(url, "UPDATE tasks SET deleted_at = now() WHERE title = 'Water'")
+    alembic("downgrade", url, "0001")
+    assert await counted(url, "SELECT count(*) FROM tasks") == len(titles) - 1
+
+
 async def test_removing_an_account_takes_all_it_owns_along(new_database: NewDatabase) -> None:
     url = new_database()
     run_sql(
         url,
         ADA,
-        TASK + "(1, 'x', '', 'pending', 'low', 1)",
+        TASK + "(1, 'x', '', 'pending', 'low', 1, 'x')",
         "INSERT INTO credentials (user_id, kind, digest, scopes) VALUES (1, 'login', '', '{}')",
         "DELETE FROM users",
     )

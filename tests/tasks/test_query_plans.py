@@ -28,8 +28,8 @@ def filled_database_url(new_database: NewDatabase) -> str:
         "INSERT INTO credentials (id, user_id, kind, digest, scopes)"
         " VALUES (1, 1, 'login', '', '{}')",
         "INSERT INTO tasks"
-        " (owner_id, title, description, status, priority, completed_at, created_at)"
-        " SELECT CASE WHEN n <= 20000 THEN 1 ELSE 2 + n % 9 END, 'Task ' || n, '',"
+        " (owner_id, title, title_key, description, status, priority, completed_at, created_at)"
+        " SELECT CASE WHEN n <= 20000 THEN 1 ELSE 2 + n % 9 END, 'Task ' || n, 'task ' || n, '',"
         " (CASE WHEN n % 100 = 0 THEN 'pending' ELSE 'completed' END)::task_status,"
         " (CASE WHEN n % 99 = 0 THEN 'critical' ELSE 'low' END)::task_priority,"
         " CASE WHEN n % 100 <> 0 THEN now() END, now() - n * interval '1 s'"

@@ -1,0 +1,177 @@
+"""Tasks in full: tags, due dates, names and data of the client's own, and the trash."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from alembic import context, op
+
+revision: str = "0003"
+down_revision: str | None = "0002"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+# RFC 7396. Recursive, which a function with a parsed body cannot be.
+MERGE_PATCH = """
+CREATE FUNCTION merge_patch(target jsonb, patch jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT CASE WHEN jsonb_typeof(patch) <> 'object' THEN patch
+    ELSE (
+        SELECT coalesce(jsonb_object_agg(name, value), '{}') FROM (
+            SELECT old.key AS name, old.value
+            FROM jsonb_each(CASE WHEN jsonb_typeof(target) = 'object' THEN target ELSE '{}' END) old
+            WHERE NOT patch ? old.key
+            UNION ALL
+            SELECT new.key, merge_patch(
+                CASE WHEN jsonb_typeof(target) = 'object' AND target ? new.key
+                    THEN target -> new.key ELSE 'null' END,
+                new.value
+            )
+            FROM jsonb_each(patch) new WHERE new.value <> 'null'
+        ) member
+    ) END
+$$
+"""
+
+# PostgreSQL writes a space after each comma and colon; a compact writer does not.
+COMPACT_SIZE = """
+CREATE FUNCTION compact_size(document jsonb) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    WITH RECURSIVE node (value) AS (
+        SELECT document
+        UNION ALL
+        SELECT child.value FROM node CROSS JOIN LATERAL (
+            SELECT member.value FROM jsonb_each(
+                CASE WHEN jsonb_typeof(node.value) = 'object' THEN node.value ELSE '{}' END
+            ) member
+            UNION ALL
+            SELECT item.value FROM jsonb_array_elements(
+                CASE WHEN jsonb_typeof(node.value) = 'array' THEN node.value ELSE '[]' END
+            ) item
+        ) child
+    )
+    SELECT octet_length(document::text) - coalesce(sum(
+        CASE jsonb_typeof(value)
+            WHEN 'object' THEN
+                greatest(2 * (SELECT count(*) FROM jsonb_object_keys(value)) - 1, 0)
+            WHEN 'array' THEN greatest(jsonb_array_length(value) - 1, 0)
+            ELSE 0
+        END
+    ), 0)::bigint FROM node;
+END
+"""
+
+DUE = (
+    "COALESCE(due_at, (((due_on + 1)::timestamp without time zone"
+    " - '00:00:00.000001'::interval) AT TIME ZONE 'UTC'::text))"
+)
+CHECKS = {
+    "tags_number": "cardinality(tags) <= 20",
+    "tags_not_blank": "array_position(tags, '') IS NULL AND array_position(tags, NULL) IS NULL",
+    "due_at_or_due_on": "num_nonnulls(due_at, due_on) <= 1",
+    "external_id_not_empty": "external_id <> ''",
+    "metadata_object": "jsonb_typeof(metadata) = 'object'",
+    "metadata_size": ("octet_length(metadata::text) <= 16384 OR compact_size(metadata) <= 16384"),
+    "metadata_depth": (
+        "NOT jsonb_path_exists(metadata,"
+        ' \'strict $.**{32} ? (@.type() == "object" || @.type() == "array")\')'
+    ),
+}
+OLD_INDEXES = {
+    "ix_tasks_owner_id_created_at": ["created_at", "id"],
+    "ix_tasks_owner_id_status_created_at": ["status", "created_at", "id"],
+    "ix_tasks_owner_id_priority_created_at": ["priority", "created_at", "id"],
+}
+# All of them are of what is outside the trash.
+INDEXES = OLD_INDEXES | {"uq_tasks_owner_id_external_id": ["external_id"]}
+
+
+def upgrade() -> None:
+    op.execute(MERGE_PATCH)
+    op.execute(COMPACT_SIZE)
+    op.add_column("tasks", sa.Column("title_key", sa.Text(collation="C"), nullable=True))
+    _fill_title_keys()
+    op.alter_column("tasks", "title_key", nullable=False)
+    op.add_column(
+        "tasks",
+        sa.Column(
+            "tags", postgresql.ARRAY(sa.String(length=50)), server_default="{}", nullable=False
+        ),
+    )
+    op.add_column("tasks", sa.Column("due_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("tasks", sa.Column("due_on", sa.Date(), nullable=True))
+    op.add_column(
+        "tasks",
+        sa.Column(
+            "due", sa.DateTime(timezone=True), sa.Computed(DUE, persisted=True), nullable=True
+        ),
+    )
+    op.add_column("tasks", sa.Column("external_id", sa.String(length=200), nullable=True))
+    op.add_column(
+        "tasks",
+        sa.Column("metadata", postgresql.JSONB(), server_default="{}", nullable=False),
+    )
+    op.add_column("tasks", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
+    for name, condition in CHECKS.items():
+        op.create_check_constraint(op.f(f"ck_tasks_{name}"), "tasks", condition)
+    for name in OLD_INDEXES:
+        op.drop_index(name, table_name="tasks")
+    for name, columns in INDEXES.items():
+        op.create_index(
+            name,
+            "tasks",
+            ["owner_id", *columns],
+            unique=name.startswith("uq_"),
+            postgresql_where=sa.text("deleted_at IS NULL"),
+        )
+
+
+def _fill_title_keys() -> None:
+    """Give each title its lower case as Python has it; the database's own depends on its locale."""
+    op.execute("UPDATE tasks SET title_key = lower(title)")
+    if context.is_offline_mode():
+        return
+    connection = op.get_bind()
+    tasks = sa.table("tasks", sa.column("id"), sa.column("title"), sa.column("title_key"))
+    beyond_ascii = (
+        sa.select(tasks.c.id, tasks.c.title)
+        .where(sa.text("octet_length(title) > char_length(title)"))
+        .order_by(tasks.c.id)
+        .limit(1000)
+    )
+    statement = (
+        sa.update(tasks)
+        .where(tasks.c.id == sa.bindparam("task_id", type_=sa.BigInteger))
+        .values(title_key=sa.bindparam("key", type_=sa.Text))
+    )
+    last = 0
+    while rows := connection.execute(beyond_ascii.where(tasks.c.id > last)).all():
+        keys = [{"task_id": row.id, "key": row.title.lower()} for row in rows]
+        connection.execute(statement, keys)
+        last = rows[-1].id
+
+
+def downgrade() -> None:
+    # A schema without a trash would show what is in it.
+    op.execute("DELETE FROM tasks WHERE deleted_at IS NOT NULL")
+    for name in INDEXES:
+        op.drop_index(name, table_name="tasks")
+    for name, columns in OLD_INDEXES.items():
+        op.create_index(name, "tasks", ["owner_id", *columns])
+    for name in CHECKS:
+        op.drop_constraint(op.f(f"ck_tasks_{name}"), "tasks", type_="check")
+    for name in (
+        "deleted_at",
+        "metadata",
+        "external_id",
+        "due",
+        "due_on",
+        "due_at",
+        "tags",
+        "title_key",
+    ):
+        op.drop_column("tasks", name)
+    op.execute("DROP FUNCTION compact_size(jsonb)")
+    op.execute("DROP FUNCTION merge_patch(jsonb, jsonb)")
