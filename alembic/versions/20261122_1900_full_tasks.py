@@ -63,6 +63,55 @@ BEGIN ATOMIC
 END
 """
 
+# What searches compare: NFKC, without accents and case, each kana and Han character a word of its
+# own. The database's own lower() may know ASCII only: the best collation of the server is named.
+SEARCH_WORDS = r"""
+DO $do$
+BEGIN
+    EXECUTE format($create$
+        CREATE FUNCTION search_words(phrase text) RETURNS text
+        LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+        BEGIN ATOMIC
+            SELECT regexp_replace(
+                translate(
+                    lower(unaccent('unaccent'::regdictionary, normalize(phrase, NFKC)) COLLATE %s),
+                    U&'\03C2!"#$%%&''()*+,-./:;<=>?@[\005C]^_`{|}~',
+                    U&'\03C3                                '
+                ),
+                U&'([\3005\3007\3041-\309F\30A0-\30FF\31F0-\31FF\3400-\4DBF\4E00-\9FFF'
+                    '\F900-\FAFF\+020000-\+03FFFF])',
+                ' \1 ',
+                'g'
+            );
+        END
+    $create$, (
+        SELECT coalesce(
+            min(CASE collname WHEN 'pg_c_utf8' THEN 'pg_catalog.pg_c_utf8' END),
+            min(CASE collname WHEN 'und-x-icu' THEN 'pg_catalog."und-x-icu"' END),
+            'pg_catalog."default"'
+        )
+        FROM pg_collation
+        WHERE collnamespace = 'pg_catalog'::regnamespace AND collencoding IN (-1, 6)
+    ));
+END
+$do$
+"""
+# Between two fields, and between two tags, lies a word that is taken out again: a phrase must not
+# reach from one into the next.
+SEARCH_VECTOR = """
+CREATE FUNCTION search_vector(title text, description text, tags varchar[]) RETURNS tsvector
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT ts_delete(
+        to_tsvector('simple'::regconfig, search_words(
+            title || ' qzboundaryzq ' || description || ' qzboundaryzq '
+            || array_to_string(tags, ' qzboundaryzq ')
+        )),
+        'qzboundaryzq'
+    );
+END;
+"""
+
 DUE = (
     "COALESCE(due_at, (((due_on + 1)::timestamp without time zone"
     " - '00:00:00.000001'::interval) AT TIME ZONE 'UTC'::text))"
@@ -84,13 +133,37 @@ OLD_INDEXES = {
     "ix_tasks_owner_id_status_created_at": ["status", "created_at", "id"],
     "ix_tasks_owner_id_priority_created_at": ["priority", "created_at", "id"],
 }
-# All of them are of what is outside the trash.
-INDEXES = OLD_INDEXES | {"uq_tasks_owner_id_external_id": ["external_id"]}
+INDEXES_OF_LIVE = {
+    "uq_tasks_owner_id_external_id": ["external_id"],
+    "ix_tasks_owner_id_created_at": ["created_at", "id"],
+    "ix_tasks_owner_id_updated_at": ["updated_at", "id"],
+    "ix_tasks_owner_id_due_ascending": [
+        sa.text("COALESCE(due, 'infinity'::timestamp with time zone)"),
+        "id",
+    ],
+    "ix_tasks_owner_id_due_descending": [
+        sa.text("COALESCE(due, '-infinity'::timestamp with time zone)"),
+        "id",
+    ],
+    "ix_tasks_owner_id_priority": ["priority", "id"],
+    "ix_tasks_owner_id_title_key": ["title_key", "id"],
+    "ix_tasks_owner_id_status_created_at": ["status", "created_at", "id"],
+    "ix_tasks_owner_id_search_tags": ["search", "tags"],
+}
+INDEXES_OF_TRASH = {
+    "ix_tasks_owner_id_deleted_at": ["owner_id", "deleted_at", "id"],
+    "ix_tasks_deleted_at": ["deleted_at"],
+}
 
 
 def upgrade() -> None:
     op.execute(MERGE_PATCH)
     op.execute(COMPACT_SIZE)
+    # Both may be there already, and in use by others: they stay on the way down.
+    op.execute("CREATE EXTENSION IF NOT EXISTS unaccent")
+    op.execute("CREATE EXTENSION IF NOT EXISTS btree_gin")
+    op.execute(SEARCH_WORDS)
+    op.execute(SEARCH_VECTOR)
     op.add_column("tasks", sa.Column("title_key", sa.Text(collation="C"), nullable=True))
     _fill_title_keys()
     op.alter_column("tasks", "title_key", nullable=False)
@@ -113,19 +186,31 @@ def upgrade() -> None:
         "tasks",
         sa.Column("metadata", postgresql.JSONB(), server_default="{}", nullable=False),
     )
+    op.add_column(
+        "tasks",
+        sa.Column(
+            "search",
+            postgresql.TSVECTOR(),
+            sa.Computed("search_vector((title)::text, description, tags)", persisted=True),
+            nullable=False,
+        ),
+    )
     op.add_column("tasks", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
     for name, condition in CHECKS.items():
         op.create_check_constraint(op.f(f"ck_tasks_{name}"), "tasks", condition)
     for name in OLD_INDEXES:
         op.drop_index(name, table_name="tasks")
-    for name, columns in INDEXES.items():
+    for name, columns in INDEXES_OF_LIVE.items():
         op.create_index(
             name,
             "tasks",
             ["owner_id", *columns],
             unique=name.startswith("uq_"),
+            postgresql_using="gin" if "search" in columns else None,
             postgresql_where=sa.text("deleted_at IS NULL"),
         )
+    for name, columns in INDEXES_OF_TRASH.items():
+        op.create_index(name, "tasks", columns, postgresql_where=sa.text("deleted_at IS NOT NULL"))
 
 
 def _fill_title_keys() -> None:
@@ -156,7 +241,7 @@ def _fill_title_keys() -> None:
 def downgrade() -> None:
     # A schema without a trash would show what is in it.
     op.execute("DELETE FROM tasks WHERE deleted_at IS NOT NULL")
-    for name in INDEXES:
+    for name in (*INDEXES_OF_LIVE, *INDEXES_OF_TRASH):
         op.drop_index(name, table_name="tasks")
     for name, columns in OLD_INDEXES.items():
         op.create_index(name, "tasks", ["owner_id", *columns])
@@ -164,6 +249,7 @@ def downgrade() -> None:
         op.drop_constraint(op.f(f"ck_tasks_{name}"), "tasks", type_="check")
     for name in (
         "deleted_at",
+        "search",
         "metadata",
         "external_id",
         "due",
@@ -173,5 +259,7 @@ def downgrade() -> None:
         "title_key",
     ):
         op.drop_column("tasks", name)
+    op.execute("DROP FUNCTION search_vector(text, text, character varying[])")
+    op.execute("DROP FUNCTION search_words(text)")
     op.execute("DROP FUNCTION compact_size(jsonb)")
     op.execute("DROP FUNCTION merge_patch(jsonb, jsonb)")

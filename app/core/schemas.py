@@ -51,13 +51,6 @@ def each_once(values: list[Item]) -> list[Item]:
     return values
 
 
-def _only_digits(value: object) -> object:
-    # Pydantic would also take `1_000`, ` 7 ` and `7.0`.
-    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
-        raise PydanticCustomError("int_parsing", "Input should be a whole number in digits")
-    return value
-
-
 # RFC 3339, section 5.6. Pydantic would also take numbers, naive instants and other spellings.
 _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
@@ -120,22 +113,3 @@ DateInput = Annotated[
     date, BeforeValidator(_parse_date), WithJsonSchema({"type": "string", "format": "date"})
 ]
 """A date as `YYYY-MM-DD`, and nothing else."""
-
-
-class PageQuery(InputModel):
-    """Which page of a list."""
-
-    page: Annotated[int, BeforeValidator(_only_digits)] = Field(
-        default=1, ge=1, le=MAXIMUM_ID, description="The page, from 1.", examples=[1]
-    )
-    per_page: Annotated[int, BeforeValidator(_only_digits)] = Field(
-        default=20, ge=1, le=100, description="How many on a page.", examples=[20]
-    )
-
-    @property
-    def offset(self) -> int:
-        return (self.page - 1) * self.per_page
-
-    def pages(self, total: int) -> int:
-        """How many pages `total` rows fill; 0 when there are none."""
-        return -(-total // self.per_page)

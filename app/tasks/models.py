@@ -14,9 +14,10 @@ from sqlalchemy import (
     Integer,
     String,
     Text,
+    TextClause,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, CreatedAt, PrimaryKey
@@ -63,14 +64,23 @@ def title_key(title: str) -> str:
     return title.lower()
 
 
-# The end of an all-day task's day in UTC, in PostgreSQL's own spelling: Alembic compares it.
+# Both in PostgreSQL's own spelling, with which Alembic compares them.
+SEARCH = "search_vector((title)::text, description, tags)"
+# An all-day task is due at the end of its day in UTC.
 DUE = (
     "COALESCE(due_at, (((due_on + 1)::timestamp without time zone"
     " - '00:00:00.000001'::interval) AT TIME ZONE 'UTC'::text))"
 )
 
 
-def _index_of_live(name: str, *columns: str, unique: bool = False) -> Index:
+# For columns that only the database looks at.
+_NEVER_READ: dict[str, Any] = {"deferred": True, "deferred_raiseload": True}
+# No due date sorts last both ways.
+DUE_ASCENDING = "COALESCE(due, 'infinity'::timestamp with time zone)"
+DUE_DESCENDING = "COALESCE(due, '-infinity'::timestamp with time zone)"
+
+
+def _index_of_live(name: str, *columns: str | TextClause, unique: bool = False) -> Index:
     """An index of what an owner has outside the trash, in the order of the columns."""
     live = text("deleted_at IS NULL")
     return Index(name, "owner_id", *columns, unique=unique, postgresql_where=live)
@@ -83,17 +93,20 @@ class Task(Base):
     owner_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id", ondelete="CASCADE"))
     title: Mapped[str] = mapped_column(String(TITLE_MAX_LENGTH))
     # `title_key(title)`, in code-point order.
-    title_key: Mapped[str] = mapped_column(Text(collation="C"))
+    title_key: Mapped[str] = mapped_column(Text(collation="C"), **_NEVER_READ)
     description: Mapped[str] = mapped_column(Text)
     status: Mapped[TaskStatus] = mapped_column(_native_enum(TaskStatus, "task_status"))
     priority: Mapped[TaskPriority] = mapped_column(_native_enum(TaskPriority, "task_priority"))
     tags: Mapped[list[str]] = mapped_column(ARRAY(String(TAG_MAX_LENGTH)), server_default="{}")
     due_at: Mapped[datetime | None] = mapped_column(WholeInstant)
     due_on: Mapped[date | None] = mapped_column(WholeDate)
-    due: Mapped[datetime | None] = mapped_column(WholeInstant, Computed(DUE, persisted=True))
+    due: Mapped[datetime | None] = mapped_column(
+        WholeInstant, Computed(DUE, persisted=True), **_NEVER_READ
+    )
     external_id: Mapped[str | None] = mapped_column(String(EXTERNAL_ID_MAX_LENGTH))
     # SQLAlchemy keeps the plain name for itself.
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default="{}")
+    search: Mapped[str] = mapped_column(TSVECTOR, Computed(SEARCH, persisted=True), **_NEVER_READ)
     completed_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(Integer, server_default="1")
@@ -130,8 +143,29 @@ class Task(Base):
         ),
         # What is in the trash holds no external_id: it is free for another.
         _index_of_live(UNIQUE_EXTERNAL_ID, "external_id", unique=True),
-        # Newest first, for all of an owner's tasks and for those of one status or priority.
+        # The sorts, and the newest of one status.
         _index_of_live("ix_tasks_owner_id_created_at", "created_at", "id"),
+        _index_of_live("ix_tasks_owner_id_updated_at", "updated_at", "id"),
+        _index_of_live("ix_tasks_owner_id_due_ascending", text(DUE_ASCENDING), "id"),
+        _index_of_live("ix_tasks_owner_id_due_descending", text(DUE_DESCENDING), "id"),
+        _index_of_live("ix_tasks_owner_id_priority", "priority", "id"),
+        _index_of_live("ix_tasks_owner_id_title_key", "title_key", "id"),
         _index_of_live("ix_tasks_owner_id_status_created_at", "status", "created_at", "id"),
-        _index_of_live("ix_tasks_owner_id_priority_created_at", "priority", "created_at", "id"),
+        Index(
+            "ix_tasks_owner_id_search_tags",
+            "owner_id",
+            "search",
+            "tags",
+            postgresql_using="gin",
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        # The trash, for its owner and for whoever empties it.
+        Index(
+            "ix_tasks_owner_id_deleted_at",
+            "owner_id",
+            "deleted_at",
+            "id",
+            postgresql_where=text("deleted_at IS NOT NULL"),
+        ),
+        Index("ix_tasks_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )

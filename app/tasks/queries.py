@@ -24,8 +24,11 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from app.accounts.credentials import Actor, credential_is_live
+from app.core.pagination import PageQuery
+from app.tasks.filters import TaskFilters, passes
 from app.tasks.models import Task, TaskStatus, title_key
-from app.tasks.schemas import TaskCreate, TaskQuery
+from app.tasks.ordering import Ordering
+from app.tasks.schemas import TaskCreate
 
 columns = Task.__table__.c
 
@@ -116,25 +119,33 @@ def delete_task(actor: Actor, task_id: int) -> Delete:
     return statement.execution_options(synchronize_session=False)
 
 
-def _matching(actor: Actor, query: TaskQuery) -> ColumnElement[bool]:
-    conditions = [visible_to(actor)]
-    if query.status:
-        conditions.append(Task.status.in_(query.status))
-    if query.priority:
-        conditions.append(Task.priority.in_(query.priority))
-    return and_(*conditions)
+def matching(actor: Actor, filters: TaskFilters) -> ColumnElement[bool]:
+    """The actor's tasks outside the trash that pass the filters."""
+    return and_(visible_to(actor), passes(filters))
 
 
-def select_page(actor: Actor, query: TaskQuery) -> Select[Task]:
-    """A page of the matching tasks, newest first; the id breaks ties."""
-    return (
-        select(Task)
-        .where(_matching(actor, query))
-        .order_by(Task.created_at.desc(), Task.id.desc())
-        .limit(query.per_page)
-        .offset(query.offset)
-    )
+def in_trash(actor: Actor) -> ColumnElement[bool]:
+    return and_(owned_by(actor), Task.deleted_at.is_not(None))
 
 
-def count_matching(actor: Actor, query: TaskQuery) -> Select[int]:
-    return select(func.count()).select_from(Task).where(_matching(actor, query))
+def count_of(among: ColumnElement[bool]) -> Select[int]:
+    return select(func.count()).select_from(Task).where(among)
+
+
+def select_page(
+    among: ColumnElement[bool], ordering: Ordering, query: PageQuery, position: list[Any] | None
+) -> Select[Task, int | None]:
+    """The tasks of a page `among` those that a condition holds for, each with the total if asked.
+
+    With a `position` of the ordering they are those after it, and nothing is counted. There is one
+    task more than the page has, if there is one.
+    """
+    page = select(Task).where(among).order_by(*ordering.order_by()).limit(query.per_page + 1)
+    if position is not None:
+        page = page.where(ordering.is_after(position))
+    else:
+        page = page.offset(query.offset)
+    counted = position is None and query.count
+    # In one statement, so that the total and the page are of the same moment.
+    total = count_of(among).scalar_subquery() if counted else null()
+    return page.add_columns(total)

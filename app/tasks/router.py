@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.accounts.credentials import CurrentUser, requires
 from app.accounts.errors import InsufficientScope, Unauthenticated
@@ -14,6 +14,7 @@ from app.core.errors import (
     ValidationFailed,
     document_errors,
 )
+from app.core.pagination import CursorSigner, link_header
 from app.core.routing import StrictRoute
 from app.db.session import SessionDep
 from app.tasks import service
@@ -40,6 +41,13 @@ router = APIRouter(
 )
 
 
+async def _cursors(request: Request) -> CursorSigner:
+    return CursorSigner([request.app.state.settings.secret_key.get_secret_value()])
+
+
+Cursors = Annotated[CursorSigner, Depends(_cursors)]
+
+
 @router.post(
     "",
     status_code=201,
@@ -63,10 +71,23 @@ async def create_task(
     responses=document_errors(ValidationFailed),
 )
 async def list_tasks(
-    query: Annotated[TaskQuery, Query()], actor: CurrentUser, session: SessionDep
+    query: Annotated[TaskQuery, Query()],
+    actor: CurrentUser,
+    session: SessionDep,
+    cursors: Cursors,
+    request: Request,
+    response: Response,
 ) -> TaskListResponse:
-    """The caller's tasks, newest first, with exact totals. A page past the end is an empty list."""
-    return TaskListResponse(data=await service.list_tasks(session, actor, query))
+    """The caller's tasks that pass all filters, newest first unless sorted otherwise.
+
+    By `page`, with exact totals; a page past the end is an empty list. Or by `cursor`, which is for
+    walking through all of it: every task that stays as it is meanwhile is met exactly once.
+    """
+    page = await service.list_tasks(session, actor, query, cursors=cursors)
+    link = link_header(request, query, pages=page.pages, next_cursor=page.next_cursor)
+    if link:
+        response.headers["Link"] = link
+    return TaskListResponse(data=page)
 
 
 @router.get(

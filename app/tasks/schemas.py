@@ -6,8 +6,9 @@ from typing import Any, NoReturn, Self
 from pydantic import MISSING, AliasChoices, Field, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
+from app.core.pagination import PageQuery
 from app.core.responses import Envelope, Instant, ReadModel
-from app.core.schemas import Flag, InputModel, PageQuery
+from app.core.schemas import Flag, InputModel
 from app.tasks.fields import (
     Description,
     DueAt,
@@ -20,7 +21,9 @@ from app.tasks.fields import (
     Tags,
     Title,
 )
+from app.tasks.filters import TaskFilters
 from app.tasks.models import TaskPriority, TaskStatus
+from app.tasks.ordering import Sort
 
 
 def _refuse_second_due(model: InputModel) -> NoReturn:
@@ -77,14 +80,17 @@ class TaskUpdate(InputModel):
         return self
 
 
-class TaskQuery(PageQuery):
-    """The filters of the list, all combinable, and the page."""
+class TaskQuery(TaskFilters, PageQuery):
+    """The filters of the list, its order, and which part of it."""
 
-    status: list[TaskStatus] = Field(
-        default=[], description="Any of these; repeatable.", examples=[["pending", "in_progress"]]
-    )
-    priority: list[TaskPriority] = Field(
-        default=[], description="Any of these; repeatable.", examples=[["high", "critical"]]
+    sort: Sort = Field(
+        default="-created_at",
+        description=(
+            "The order; `-` before it for descending. The id breaks ties in the same direction. "
+            "Titles are sorted by their lower case in code-point order, priorities from low to "
+            "critical, and what is not due comes last both ways."
+        ),
+        examples=["due"],
     )
 
 
@@ -135,13 +141,28 @@ class TaskDeletedResponse(Envelope[None]):
     """The task is gone."""
 
 
-class TaskPage(ReadModel):
+class PageInfo(ReadModel):
+    """Where in a list a page is."""
+
+    total: int | None = Field(
+        description="How many there are in all; null if not counted, or with a cursor.",
+        examples=[41],
+    )
+    page: int | None = Field(description="Null with a cursor.", examples=[1])
+    pages: int | None = Field(
+        description="How many pages they fill, 0 when there are none; null if not counted.",
+        examples=[3],
+    )
+    next_cursor: str | None = Field(
+        description="Send it as `cursor` to go on from here; null at the end.",
+        examples=["WyIyMDI2LTExLTIyVDA5OjMwOjAwKzAwOjAwIiw3XZ0"],
+    )
+
+
+class TaskPage(PageInfo):
     """A page of tasks."""
 
     tasks: list[TaskRead]
-    total: int = Field(description="How many tasks the filters find.", examples=[41])
-    page: int = Field(examples=[1])
-    pages: int = Field(description="How many pages they fill; 0 when there are none.", examples=[3])
 
 
 class TaskListResponse(Envelope[TaskPage]):

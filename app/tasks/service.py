@@ -2,21 +2,26 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from pydantic import MISSING
+from sqlalchemy import ColumnElement
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.credentials import Actor, ensure_credential_is_live
 from app.accounts.errors import Unauthenticated
 from app.core.errors import APIError, ValidationFailed
+from app.core.pagination import CursorSigner, PageQuery, invalid_cursor
 from app.core.responses import FieldError, FieldErrorCode
 from app.db.errors import violated_constraint
 from app.tasks import queries
 from app.tasks.errors import ExternalIdTaken, TaskNotFound
 from app.tasks.fields import METADATA_TOO_DEEP, METADATA_TOO_LARGE
 from app.tasks.models import METADATA_DEPTH, METADATA_SIZE, ONE_DUE, UNIQUE_EXTERNAL_ID, Task
-from app.tasks.schemas import TaskCreate, TaskPage, TaskQuery, TaskRead, TaskUpdate
+from app.tasks.ordering import Ordering, ordering_of
+from app.tasks.schemas import TaskCreate, TaskPage, TaskQuery, TaskUpdate
 
 
 def _invalid(field: str, message: str, code: FieldErrorCode = "invalid") -> ValidationFailed:
@@ -105,16 +110,72 @@ async def delete_task(
         raise TaskNotFound
 
 
-async def list_tasks(session: AsyncSession, actor: Actor, query: TaskQuery) -> TaskPage:
-    """A page of the actor's tasks with exact totals."""
-    total = await session.scalar(queries.count_matching(actor, query)) or 0
-    tasks = (await session.scalars(queries.select_page(actor, query))).all() if total else []
-    if not tasks:
+async def list_tasks(
+    session: AsyncSession, actor: Actor, query: TaskQuery, *, cursors: CursorSigner
+) -> TaskPage:
+    """A page of the actor's tasks that pass the filters. Raises `ValidationFailed` for a cursor."""
+    page = await _read_page(
+        session,
+        actor,
+        among=queries.matching(actor, query),
+        ordering=ordering_of(query.sort),
+        query=query,
+        cursors=cursors,
+    )
+    return TaskPage.model_validate(page)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    tasks: list[Task]
+    total: int | None
+    page: int | None
+    pages: int | None
+    next_cursor: str | None
+
+
+# Not among the filters that a cursor is bound to.
+_PAGING = {"page", "per_page", "count", "cursor"}
+
+
+async def _read_page(
+    session: AsyncSession,
+    actor: Actor,
+    *,
+    among: ColumnElement[bool],
+    ordering: Ordering,
+    query: PageQuery,
+    cursors: CursorSigner,
+) -> _Page:
+    asked = query.model_dump(mode="json", exclude=_PAGING)
+    binding = [
+        actor.user_id,
+        type(query).__name__,
+        {
+            name: sorted(value) if isinstance(value, list) else value
+            for name, value in asked.items()
+        },
+    ]
+    position = None
+    if query.cursor is not MISSING:
+        if "page" in query.model_fields_set:
+            raise invalid_cursor()
+        position = cursors.open(query.cursor, binding)
+    statement = queries.select_page(among, ordering, query, position)
+    rows = (await session.execute(statement)).all()
+    total: int | None = None
+    if position is None and query.count:
+        # A page past the end has no row that could tell the total.
+        total = rows[0][1] if rows else await session.scalar(queries.count_of(among))
+    if not rows:
         # An ended credential sees nothing either, and must be told so.
         await ensure_credential_is_live(session, actor)
-    return TaskPage(
-        tasks=[TaskRead.model_validate(task) for task in tasks],
+    tasks = [row[0] for row in rows[: query.per_page]]
+    more = len(rows) > query.per_page
+    return _Page(
+        tasks=tasks,
         total=total,
-        page=query.page,
-        pages=query.pages(total),
+        page=query.page if position is None else None,
+        pages=None if total is None else query.pages(total),
+        next_cursor=cursors.make(ordering.position_of(tasks[-1]), binding) if more else None,
     )

@@ -17,7 +17,13 @@ async def listed(account: Account, query: str = "") -> dict[str, Any]:
 
 
 async def test_an_empty_account_has_no_tasks_and_no_pages(alice: Account) -> None:
-    assert await listed(alice) == {"tasks": [], "total": 0, "page": 1, "pages": 0}
+    assert await listed(alice) == {
+        "tasks": [],
+        "total": 0,
+        "page": 1,
+        "pages": 0,
+        "next_cursor": None,
+    }
 
 
 async def test_the_newest_come_first_and_equal_instants_by_id(
@@ -57,7 +63,7 @@ async def test_a_page_past_the_end_is_empty_and_keeps_the_totals(alice: Account,
     await alice.create_task()
 
     data = await listed(alice, f"?page={page}&per_page=100")
-    assert data == {"tasks": [], "total": 1, "page": page, "pages": 1}
+    assert data == {"tasks": [], "total": 1, "page": page, "pages": 1, "next_cursor": None}
 
 
 async def test_filters_combine_and_repeat(alice: Account) -> None:

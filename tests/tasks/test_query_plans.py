@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import Select, text
 from app.accounts.credentials import SCOPES, Actor
 from app.db.session import Database
 from app.tasks import queries
+from app.tasks.ordering import ordering_of
 from app.tasks.schemas import TaskQuery
 from tests.conftest import NewDatabase
 from tests.support import run_sql, service_settings
@@ -19,7 +21,7 @@ OWNER = Actor(user_id=1, credential_id=1, scopes=frozenset(SCOPES))
 
 @pytest.fixture(scope="module")
 def filled_database_url(new_database: NewDatabase) -> str:
-    """One owner with 20,000 tasks, most of them completed and of low priority, among ten owners."""
+    """One owner with 6,000 tasks, most of them completed and of low priority, among ten owners."""
     url = new_database()
     run_sql(
         url,
@@ -28,12 +30,17 @@ def filled_database_url(new_database: NewDatabase) -> str:
         "INSERT INTO credentials (id, user_id, kind, digest, scopes)"
         " VALUES (1, 1, 'login', '', '{}')",
         "INSERT INTO tasks"
-        " (owner_id, title, title_key, description, status, priority, completed_at, created_at)"
-        " SELECT CASE WHEN n <= 20000 THEN 1 ELSE 2 + n % 9 END, 'Task ' || n, 'task ' || n, '',"
+        " (owner_id, title, title_key, description, status, priority, completed_at, created_at,"
+        " updated_at, due_at, tags)"
+        " SELECT CASE WHEN n <= 6000 THEN 1 ELSE 2 + n % 9 END, 'Task ' || n, 'task ' || n,"
+        " CASE WHEN n % 1200 = 7 THEN 'rare' ELSE '' END,"
         " (CASE WHEN n % 100 = 0 THEN 'pending' ELSE 'completed' END)::task_status,"
         " (CASE WHEN n % 99 = 0 THEN 'critical' ELSE 'low' END)::task_priority,"
-        " CASE WHEN n % 100 <> 0 THEN now() END, now() - n * interval '1 s'"
-        " FROM generate_series(1, 40000) n",
+        " CASE WHEN n % 100 <> 0 THEN now() END, now() - n * interval '1 s',"
+        " now() + n * interval '1 s',"
+        " CASE WHEN n % 2 = 0 THEN '2030-01-01'::timestamptz + n * interval '1 h' END,"
+        " CASE WHEN n % 1200 = 7 THEN ARRAY['rare'] ELSE ARRAY['common'] END"
+        " FROM generate_series(1, 12000) n",
         "VACUUM ANALYZE tasks",
     )
     return url
@@ -45,7 +52,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-async def plan_of(url: str, statement: Select[Any]) -> list[dict[str, Any]]:
+async def plan_of(url: str, statement: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
     """What PostgreSQL did for the statement, node by node, from the top."""
     database = Database(service_settings(url))
     dialect = database.engine.dialect
@@ -58,34 +65,93 @@ async def plan_of(url: str, statement: Select[Any]) -> list[dict[str, Any]]:
     return list(nodes(plan[0]["Plan"]))
 
 
-@pytest.mark.parametrize(
-    ("fields", "index"),
-    [
-        ({}, "ix_tasks_owner_id_created_at"),
-        ({"page": 3}, "ix_tasks_owner_id_created_at"),
-        ({"status": ["pending"]}, "ix_tasks_owner_id_status_created_at"),
-        ({"priority": ["critical"]}, "ix_tasks_owner_id_priority_created_at"),
-    ],
-)
-async def test_a_page_is_read_from_an_index_in_order(
-    filled_database_url: str, fields: dict[str, Any], index: str
-) -> None:
-    query = TaskQuery.model_validate(fields)
-    plan = await plan_of(filled_database_url, queries.select_page(OWNER, query))
+INDEXES = {
+    "created_at": "ix_tasks_owner_id_created_at",
+    "updated_at": "ix_tasks_owner_id_updated_at",
+    "due": "ix_tasks_owner_id_due_ascending",
+    "-due": "ix_tasks_owner_id_due_descending",
+    "priority": "ix_tasks_owner_id_priority",
+    "title": "ix_tasks_owner_id_title_key",
+}
+SORTS = [
+    f"{direction}{key}"
+    for key in ("created_at", "updated_at", "due", "priority", "title")
+    for direction in ("", "-")
+]
 
-    scans = [node for node in plan if node.get("Relation Name") == "tasks"]
-    assert [scan["Index Name"] for scan in scans] == [index]
+
+async def read_plan(url: str, query: TaskQuery, position: list[Any] | None = None) -> list[Any]:
+    among = queries.matching(OWNER, query)
+    ordering = ordering_of(query.sort)
+    return await plan_of(url, queries.select_page(among, ordering, query, position))
+
+
+def assert_read_in_order(plan: list[dict[str, Any]], index: str, most: int) -> None:
+    """The tasks came from this index in order, at most so many, and none was thrown away."""
     assert not [node["Node Type"] for node in plan if "Sort" in node["Node Type"]]
-    assert scans[0]["Actual Rows"] <= query.offset + query.per_page
-    assert scans[0].get("Rows Removed by Filter", 0) == 0
+    (scan,) = [node for node in plan if node.get("Relation Name") == "tasks"]
+    assert scan["Index Name"] == index
+    assert scan["Actual Rows"] <= most
+    assert scan.get("Rows Removed by Filter", 0) == 0
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test_a_page_is_read_from_an_index_in_order(filled_database_url: str, sort: str) -> None:
+    query = TaskQuery.model_validate({"sort": sort, "page": 3, "count": False})
+    plan = await read_plan(filled_database_url, query)
+
+    assert_read_in_order(plan, INDEXES.get(sort) or INDEXES[sort.removeprefix("-")], 61)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test_a_cursor_costs_the_same_at_any_depth(filled_database_url: str, sort: str) -> None:
+    query = TaskQuery.model_validate({"sort": sort, "count": False})
+    ordering = ordering_of(query.sort)
+    deep = {
+        "created_at": (datetime.now(UTC) - timedelta(seconds=3_000)).isoformat(),
+        "updated_at": (datetime.now(UTC) + timedelta(seconds=3_000)).isoformat(),
+        "due": "2030-05-01T00:00:00+00:00",
+        "priority": "low",
+        "title": "task 4000",
+    }
+    plan = await read_plan(filled_database_url, query, [deep[sort.removeprefix("-")], 3_000])
+
+    assert ordering.descending == sort.startswith("-")
+    assert_read_in_order(plan, INDEXES.get(sort) or INDEXES[sort.removeprefix("-")], 21)
+
+
+async def test_the_newest_of_a_status_are_read_from_an_index(filled_database_url: str) -> None:
+    query = TaskQuery.model_validate({"status": ["pending"], "count": False})
+    plan = await read_plan(filled_database_url, query)
+
+    assert_read_in_order(plan, "ix_tasks_owner_id_status_created_at", 21)
 
 
 async def test_the_total_is_counted_within_the_owners_part_of_an_index(
     filled_database_url: str,
 ) -> None:
     query = TaskQuery.model_validate({"status": ["pending"]})
-    plan = await plan_of(filled_database_url, queries.count_matching(OWNER, query))
+    plan = await plan_of(filled_database_url, queries.count_of(queries.matching(OWNER, query)))
 
     (scan,) = [node for node in plan if node.get("Relation Name") == "tasks"]
     assert scan["Node Type"] == "Index Only Scan"
-    assert scan["Actual Rows"] == 200
+    assert scan["Actual Rows"] == 60
+
+
+@pytest.mark.parametrize(
+    "fields", [{"q": '"rare"'}, {"tag": ["rare"]}, {"q": "rar", "tag": ["rare"]}]
+)
+async def test_a_rare_word_or_tag_is_found_without_a_look_at_the_other_tasks(
+    filled_database_url: str, fields: dict[str, Any]
+) -> None:
+    query = TaskQuery.model_validate(fields | {"count": False})
+    plan = await read_plan(filled_database_url, query)
+
+    assert [
+        node["Index Name"]
+        for node in plan
+        if "Index Name" in node and "tasks" in node["Index Name"]
+    ] == ["ix_tasks_owner_id_search_tags"]
+    (scan,) = [node for node in plan if node.get("Relation Name") == "tasks"]
+    assert scan["Actual Rows"] == 5
+    assert scan.get("Rows Removed by Index Recheck", 0) == 0

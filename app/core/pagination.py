@@ -1,0 +1,139 @@
+"""Lists in pages: by number, or by a cursor that stays in place while rows come and go."""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from pydantic import MISSING, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from app.core.errors import ValidationFailed
+from app.core.responses import FieldError
+from app.core.schemas import MAXIMUM_ID, Flag, InputModel
+
+CURSOR_MAX_LENGTH = 4096
+SIGNATURE_BYTES = 16
+
+
+def _only_digits(value: object) -> object:
+    # Pydantic would also take `1_000`, ` 7 ` and `7.0`.
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+        raise PydanticCustomError("int_parsing", "Input should be a whole number in digits")
+    return value
+
+
+class PageQuery(InputModel):
+    """Which part of a list."""
+
+    page: Annotated[int, BeforeValidator(_only_digits)] = Field(
+        default=1,
+        ge=1,
+        le=MAXIMUM_ID,
+        description="The page, from 1. Not together with `cursor`.",
+        examples=[1],
+    )
+    per_page: Annotated[int, BeforeValidator(_only_digits)] = Field(
+        default=20, ge=1, le=100, description="How many on a page.", examples=[20]
+    )
+    count: Flag = Field(
+        default=True,
+        description="Without counting, `total` and `pages` are null and large lists are faster.",
+        examples=[True],
+    )
+    cursor: str | MISSING = Field(
+        default=MISSING,
+        max_length=CURSOR_MAX_LENGTH,
+        description=(
+            "The `next_cursor` of the answer before: continues there, stable while rows come and "
+            "go, at the same cost at any depth. Send the same filters, sort and time zone with it."
+        ),
+        examples=["WyIyMDI2LTExLTIyVDA5OjMwOjAwKzAwOjAwIiw3XZ0"],
+    )
+
+    @property
+    def offset(self) -> int:
+        return (self.page - 1) * self.per_page
+
+    def pages(self, total: int) -> int:
+        """How many pages `total` rows fill; 0 when there are none."""
+        return -(-total // self.per_page)
+
+
+def invalid_cursor() -> ValidationFailed:
+    message = "This cursor is not one for this list"
+    return ValidationFailed(
+        errors=[FieldError(field="query.cursor", message=message, code="invalid")]
+    )
+
+
+class CursorSigner:
+    """Makes cursors that nobody else can make, and that open only where they were made for.
+
+    `secrets` are the service's secret keys: the first signs, all of them are accepted.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._keys = [
+            hmac.digest(secret.encode(), b"taskflow cursor", hashlib.sha256) for secret in secrets
+        ]
+
+    @staticmethod
+    def _signature(key: bytes, content: bytes, binding: object) -> bytes:
+        bound = json.dumps(binding, sort_keys=True, default=str).encode()
+        message = hashlib.sha256(bound).digest() + content
+        return hmac.digest(key, message, hashlib.sha256)[:SIGNATURE_BYTES]
+
+    def make(self, position: Sequence[Any], binding: object) -> str:
+        """A cursor at `position`, of JSON values, for the list that `binding` stands for."""
+        content = json.dumps(position, ensure_ascii=False, separators=(",", ":")).encode()
+        signed = content + self._signature(self._keys[0], content, binding)
+        return base64.urlsafe_b64encode(signed).decode().rstrip("=")
+
+    def open(self, cursor: str, binding: object) -> list[Any]:
+        """The position in a cursor. Raises a `ValidationFailed` that names `query.cursor`."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", cursor) or len(cursor) % 4 == 1:
+            raise invalid_cursor()
+        signed = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        content, signature = signed[:-SIGNATURE_BYTES], signed[-SIGNATURE_BYTES:]
+        if not any(
+            hmac.compare_digest(self._signature(key, content, binding), signature)
+            for key in self._keys
+        ):
+            raise invalid_cursor()
+        position: list[Any] = json.loads(content)
+        return position
+
+
+def link_header(
+    request: Request, query: PageQuery, *, pages: int | None, next_cursor: str | None
+) -> str:
+    """The `Link` (RFC 8288) to the other parts of a list; empty if there is none.
+
+    `pages` is null if they were not counted.
+    """
+    kept = [
+        (name, value)
+        for name, value in request.query_params.multi_items()
+        if name not in {"page", "cursor"}
+    ]
+
+    def reference(relation: str, name: str, value: object) -> str:
+        return f'<{request.url.path}?{urlencode([*kept, (name, value)])}>; rel="{relation}"'
+
+    if query.cursor is not MISSING:
+        return reference("next", "cursor", next_cursor) if next_cursor else ""
+    links = [reference("first", "page", 1)]
+    previous = query.page - 1 if pages is None else min(query.page - 1, pages)
+    if previous >= 1:
+        links.append(reference("prev", "page", previous))
+    if next_cursor:
+        links.append(reference("next", "page", query.page + 1))
+    if pages:
+        links.append(reference("last", "page", pages))
+    return ", ".join(links)
