@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import Request
+from fastapi import Depends, Request, Response
 from pydantic import MISSING, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
@@ -110,10 +110,32 @@ class CursorSigner:
         return position
 
 
-def link_header(
-    request: Request, query: PageQuery, *, pages: int | None, next_cursor: str | None
-) -> str:
-    """The `Link` (RFC 8288) to the other parts of a list; empty if there is none.
+async def _cursors(request: Request) -> CursorSigner:
+    return CursorSigner([request.app.state.settings.secret_key.get_secret_value()])
+
+
+Cursors = Annotated[CursorSigner, Depends(_cursors)]
+
+LINK_HEADER: dict[str, Any] = {
+    "Link": {
+        "description": (
+            "The `first`, `prev`, `next` and `last` page where they exist (RFC 8288); with a "
+            "cursor, the `next`."
+        ),
+        "schema": {"type": "string", "examples": ['</api/v1/tasks?page=2>; rel="next"']},
+    }
+}
+
+
+def add_links(
+    request: Request,
+    response: Response,
+    query: PageQuery,
+    *,
+    pages: int | None,
+    next_cursor: str | None,
+) -> None:
+    """Tell in the `Link` of the response where the other parts of the list are.
 
     `pages` is null if they were not counted.
     """
@@ -123,17 +145,21 @@ def link_header(
         if name not in {"page", "cursor"}
     ]
 
-    def reference(relation: str, name: str, value: object) -> str:
+    def link(relation: str, name: str, value: object) -> str:
         return f'<{request.url.path}?{urlencode([*kept, (name, value)])}>; rel="{relation}"'
 
+    links = []
     if query.cursor is not MISSING:
-        return reference("next", "cursor", next_cursor) if next_cursor else ""
-    links = [reference("first", "page", 1)]
-    previous = query.page - 1 if pages is None else min(query.page - 1, pages)
-    if previous >= 1:
-        links.append(reference("prev", "page", previous))
-    if next_cursor:
-        links.append(reference("next", "page", query.page + 1))
-    if pages:
-        links.append(reference("last", "page", pages))
-    return ", ".join(links)
+        if next_cursor:
+            links.append(link("next", "cursor", next_cursor))
+    else:
+        links.append(link("first", "page", 1))
+        previous = query.page - 1 if pages is None else min(query.page - 1, pages)
+        if previous >= 1:
+            links.append(link("prev", "page", previous))
+        if next_cursor:
+            links.append(link("next", "page", query.page + 1))
+        if pages:
+            links.append(link("last", "page", pages))
+    if links:
+        response.headers["Link"] = ", ".join(links)
