@@ -35,6 +35,7 @@ from app.db.programs import EmbeddedDatabaseError
 from app.db.session import Database
 from app.main import create_app
 from app.tasks import demo
+from app.tasks.purge import purge as purge_database
 
 # Docker gives a container ten seconds between SIGTERM and SIGKILL.
 GRACEFUL_SHUTDOWN_SECONDS = 8
@@ -299,6 +300,28 @@ def set_password(name: str, *, password_stdin: PasswordFromStdin = False) -> Non
     except (ValidationError, APIError) as error:
         _refuse(error)
     typer.echo(f"User {name} has a new password, and must log in again.")
+
+
+@cli.command()
+def purge() -> None:
+    """Remove for good what has been in the trash for TRASH_RETENTION_DAYS."""
+
+    async def run(settings: Settings) -> dict[str, int] | None:
+        database = Database(settings)
+        try:
+            return await purge_database(database, settings)
+        finally:
+            await database.close()
+
+    with _settings_with_database() as settings:
+        if settings.environment is Environment.DEVELOPMENT:
+            migrate_database(settings.required_database_url)
+        removed = asyncio.run(run(settings))
+    if removed is None:
+        typer.echo("Another process is purging; nothing was done here.")
+    else:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in removed.items())
+        typer.echo(f"Removed {kinds} for good.")
 
 
 @cli.command("seed-demo")

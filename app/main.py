@@ -32,6 +32,7 @@ from app.core.settings import InvalidSettings, Settings, load_settings
 from app.db.errors import report
 from app.db.session import Database
 from app.health.router import router as health
+from app.tasks.purge import regular_purge
 
 IPV4 = 4
 
@@ -44,7 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        yield
+        async with regular_purge(app.state.database, settings):
+            yield
         await app.state.rate_limiter.close()
         await app.state.database.close()
 

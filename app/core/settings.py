@@ -167,6 +167,8 @@ class Settings(BaseSettings):
         keys = [self.secret_key, self.secret_key_fallback]
         return [key.get_secret_value() for key in keys if key is not None]
 
+    trash_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 30
+
     @property
     def required_database_url(self) -> str:
         """The database's address, password included. Raises `InvalidSettings` if it is not set."""
