@@ -111,7 +111,7 @@ class CursorSigner:
 
 
 async def _cursors(request: Request) -> CursorSigner:
-    return CursorSigner([request.app.state.settings.secret_key.get_secret_value()])
+    return CursorSigner(request.app.state.settings.secret_keys)
 
 
 Cursors = Annotated[CursorSigner, Depends(_cursors)]

@@ -15,3 +15,11 @@ class ExternalIdTaken(APIError):
     status = 409
     code = "external_id_taken"
     message = "Another task has this external_id"
+
+
+class VersionConflict(APIError):
+    """The task is there, but not in the version that the client means."""
+
+    status = 412
+    code = "version_conflict"
+    message = "The task has changed since, or is not as the condition says"

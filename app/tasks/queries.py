@@ -1,32 +1,41 @@
 """Every statement on tasks. Each is guarded: no row is seen or written for an ended credential."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Delete,
-    Insert,
     Select,
+    String,
     Update,
     and_,
     case,
+    cast,
     delete,
+    exists,
+    false,
     func,
-    insert,
     literal,
+    literal_column,
     null,
     or_,
     select,
+    true,
     update,
 )
+from sqlalchemy.dialects.postgresql import Insert as InsertOrUpdate
+from sqlalchemy.dialects.postgresql import insert as insert_or_update
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from app.accounts.credentials import Actor, credential_is_live
+from app.core.conditions import EntityTags
 from app.core.pagination import PageQuery
-from app.tasks.filters import TaskFilters, passes
-from app.tasks.models import Task, TaskStatus, title_key
+from app.tasks.filters import TaskFilters, is_overdue, passes
+from app.tasks.models import Task, TaskPriority, TaskStatus, title_key
 from app.tasks.ordering import Ordering
 from app.tasks.schemas import TaskCreate
 
@@ -49,7 +58,7 @@ def values_of(data: TaskCreate) -> dict[str, Any]:
     return {**values, "title_key": title_key(data.title)}
 
 
-def insert_task(actor: Actor, data: TaskCreate) -> Insert:
+def insert_task(actor: Actor, data: TaskCreate) -> InsertOrUpdate:
     """Insert a task if the actor's credential is live; returns the row or none."""
     values: dict[str, ColumnElement[Any]] = {
         name: literal(value, columns[name].type) for name, value in values_of(data).items()
@@ -57,7 +66,7 @@ def insert_task(actor: Actor, data: TaskCreate) -> Insert:
     values["owner_id"] = literal(actor.user_id, Task.owner_id.type)
     values["completed_at"] = func.now() if data.status is TaskStatus.COMPLETED else null()
     source = select(*values.values()).where(credential_is_live(actor))
-    return insert(Task).from_select([columns[name] for name in values], source)
+    return insert_or_update(Task).from_select([columns[name] for name in values], source)
 
 
 def select_task(actor: Actor, task_id: int) -> Select[Task]:
@@ -69,6 +78,28 @@ def _moment_of_change() -> ColumnElement[datetime]:
     return func.greatest(func.now(), Task.updated_at + timedelta(microseconds=1))
 
 
+Values = dict[Any, Any]
+
+
+def _with_consequences(values: Mapping[Any, ColumnElement[Any]]) -> Values:
+    """New values of a row, with the version, `updated_at` and `completed_at` that follow.
+
+    A write that changes nothing keeps all three.
+    """
+    changed = or_(*(column.is_distinct_from(value) for column, value in values.items()))
+    moment = _moment_of_change()
+    consequences: Values = {
+        Task.version: case((changed, Task.version + 1), else_=Task.version),
+        Task.updated_at: case((changed, moment), else_=Task.updated_at),
+    }
+    status = values.get(columns["status"])
+    if status is not None:
+        consequences[Task.completed_at] = case(
+            (status == TaskStatus.COMPLETED, func.coalesce(Task.completed_at, moment))
+        )
+    return {**values, **consequences}
+
+
 def new_values(changes: Mapping[str, Any]) -> dict[KeyedColumnElement[Any], ColumnElement[Any]]:
     """What the columns of a merge patch become, computed on the row as it is when it is locked."""
     values: dict[KeyedColumnElement[Any], ColumnElement[Any]] = {
@@ -77,46 +108,106 @@ def new_values(changes: Mapping[str, Any]) -> dict[KeyedColumnElement[Any], Colu
     if "metadata" in changes:
         metadata = columns["metadata"]
         values[metadata] = func.merge_patch(metadata, values[metadata])
+    if "title" in changes:
+        values[columns["title_key"]] = literal(title_key(changes["title"]), Task.title_key.type)
     return values
 
 
-def update_task(actor: Actor, task_id: int, changes: Mapping[str, Any]) -> Update:
+def _in_version(versions: Collection[int] | None) -> ColumnElement[bool]:
+    """Whether the task, when its lock is won, is in one of the versions; in any if not said."""
+    return true() if versions is None else Task.version.in_(versions)
+
+
+def update_task(
+    actor: Actor, task_id: int, changes: Mapping[str, Any], versions: Collection[int] | None = None
+) -> Update:
     """Apply a merge patch in one statement, on the row as it is when its lock is won.
 
     That is why two patches of different fields both stand. A patch that changes nothing keeps the
     version and `updated_at`.
     """
-    values: dict[Any, Any] = dict(new_values(changes))
-    changed = or_(*(column.is_distinct_from(value) for column, value in values.items()))
-    moment = _moment_of_change()
-    if "title" in changes:
-        values[Task.title_key] = title_key(changes["title"])
-    if "status" in changes:
-        values[Task.completed_at] = (
-            func.coalesce(Task.completed_at, moment)
-            if changes["status"] is TaskStatus.COMPLETED
-            else null()
-        )
-    values[Task.version] = case((changed, Task.version + 1), else_=Task.version)
-    values[Task.updated_at] = case((changed, moment), else_=Task.updated_at)
-    statement = update(Task).where(Task.id == task_id, visible_to(actor)).values(values)
+    statement = (
+        update(Task)
+        .where(Task.id == task_id, visible_to(actor), _in_version(versions))
+        .values(_with_consequences(new_values(changes)))
+    )
     return statement.execution_options(synchronize_session=False)
 
 
-def trash_task(actor: Actor, task_id: int) -> Update:
+def trash_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Update:
     moment = _moment_of_change()
     statement = (
         update(Task)
-        .where(Task.id == task_id, visible_to(actor))
+        .where(Task.id == task_id, visible_to(actor), _in_version(versions))
         .values(deleted_at=moment, updated_at=moment, version=Task.version + 1)
     )
     return statement.execution_options(synchronize_session=False)
 
 
-def delete_task(actor: Actor, task_id: int) -> Delete:
-    """Remove a task for good, from the trash too."""
-    statement = delete(Task).where(Task.id == task_id, owned_by(actor))
+def restore_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Update:
+    """Take a task out of the trash; one that is not in there stays as it is."""
+    trashed = Task.deleted_at.is_not(None)
+    statement = (
+        update(Task)
+        .where(Task.id == task_id, owned_by(actor), _in_version(versions))
+        .values(
+            deleted_at=null(),
+            updated_at=case((trashed, _moment_of_change()), else_=Task.updated_at),
+            version=case((trashed, Task.version + 1), else_=Task.version),
+        )
+    )
     return statement.execution_options(synchronize_session=False)
+
+
+def delete_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Delete:
+    """Remove a task for good, from the trash too."""
+    statement = delete(Task).where(Task.id == task_id, owned_by(actor), _in_version(versions))
+    return statement.execution_options(synchronize_session=False)
+
+
+def task_exists(actor: Actor, task_id: int, *, in_trash_too: bool) -> Select[bool]:
+    whose = owned_by(actor) if in_trash_too else visible_to(actor)
+    return select(exists().where(Task.id == task_id, whose))
+
+
+def _tag() -> ColumnElement[str]:
+    return cast(Task.id, String) + "-" + cast(Task.version, String)
+
+
+def put_task(
+    actor: Actor, data: TaskCreate, *, if_match: EntityTags | None, if_none_match: EntityTags | None
+) -> ReturningInsert[Task, bool] | ReturningUpdate[Task, bool]:
+    """Create the task with this `external_id`, or make it what `data` says, in one statement.
+
+    Returns the task and whether it was created. The conditions are those of the request. No row:
+    they do not hold, or the credential has ended.
+    """
+    values = {
+        columns[name]: literal(value, columns[name].type) for name, value in values_of(data).items()
+    }
+    holds: ColumnElement[bool] = true()
+    if if_match is not None and not if_match.any:
+        holds = _tag().in_(sorted(if_match.strong))
+    if if_none_match is not None:
+        unwanted = if_none_match.strong | if_none_match.weak
+        holds = false() if if_none_match.any else and_(holds, _tag().not_in(sorted(unwanted)))
+    new = _with_consequences(values)
+    if if_match is not None:
+        statement = (
+            update(Task)
+            .where(visible_to(actor), Task.external_id == data.external_id, holds)
+            .values(new)
+        )
+        statement = statement.execution_options(synchronize_session=False)
+        return statement.returning(Task, literal_column("false", Boolean))
+    upsert = insert_task(actor, data).on_conflict_do_update(
+        index_elements=[Task.owner_id, Task.external_id],
+        index_where=Task.deleted_at.is_(None),
+        set_=new,
+        where=holds,
+    )
+    # PostgreSQL marks a row that an ON CONFLICT has found, and not one that it has inserted.
+    return upsert.returning(Task, literal_column("tasks.xmax = 0", Boolean))
 
 
 def matching(actor: Actor, filters: TaskFilters) -> ColumnElement[bool]:
@@ -130,6 +221,22 @@ def in_trash(actor: Actor) -> ColumnElement[bool]:
 
 def count_of(among: ColumnElement[bool]) -> Select[int]:
     return select(func.count()).select_from(Task).where(among)
+
+
+def count_by_status_and_priority(
+    actor: Actor, filters: TaskFilters
+) -> Select[TaskStatus, TaskPriority, int, int]:
+    """How many tasks of each status and priority pass the filters, and how many are overdue."""
+    return (
+        select(
+            Task.status,
+            Task.priority,
+            func.count(),
+            func.count().filter(is_overdue(filters)),
+        )
+        .where(matching(actor, filters))
+        .group_by(Task.status, Task.priority)
+    )
 
 
 def select_page(

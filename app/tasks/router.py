@@ -1,25 +1,32 @@
 """Tasks, only ever the caller's own."""
 
 from typing import Annotated
+from urllib.parse import unquote_to_bytes
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.accounts.credentials import CurrentUser, requires
 from app.accounts.errors import InsufficientScope, Unauthenticated
+from app.core.conditions import ETAG_HEADER, IfMatch, IfNoneMatch
 from app.core.errors import (
     BODY_ERRORS,
     DatabaseUnavailable,
     InternalError,
+    NotFound,
     Overloaded,
     ValidationFailed,
     document_errors,
 )
-from app.core.pagination import CursorSigner, link_header
+from app.core.pagination import LINK_HEADER, Cursors, add_links
+from app.core.responses import FieldError
 from app.core.routing import StrictRoute
 from app.db.session import SessionDep
 from app.tasks import service
-from app.tasks.errors import ExternalIdTaken, TaskNotFound
+from app.tasks.conditions import carry, entity_tag, if_match, if_none_match, versions_named
+from app.tasks.errors import ExternalIdTaken, TaskNotFound, VersionConflict
 from app.tasks.fields import TaskId
+from app.tasks.filters import TaskFilters
+from app.tasks.models import EXTERNAL_ID_MAX_LENGTH
 from app.tasks.schemas import (
     TaskCreate,
     TaskDeletedResponse,
@@ -27,8 +34,12 @@ from app.tasks.schemas import (
     TaskListResponse,
     TaskQuery,
     TaskRead,
+    TaskReplace,
     TaskResponse,
+    TaskStatsResponse,
     TaskUpdate,
+    TrashListResponse,
+    TrashQuery,
 )
 
 router = APIRouter(
@@ -40,12 +51,12 @@ router = APIRouter(
     ),
 )
 
-
-async def _cursors(request: Request) -> CursorSigner:
-    return CursorSigner([request.app.state.settings.secret_key.get_secret_value()])
-
-
-Cursors = Annotated[CursorSigner, Depends(_cursors)]
+LOCATION_HEADER = {
+    "Location": {
+        "description": "Where the task is from now on.",
+        "schema": {"type": "string", "examples": ["/api/v1/tasks/7"]},
+    }
+}
 
 
 @router.post(
@@ -53,7 +64,10 @@ Cursors = Annotated[CursorSigner, Depends(_cursors)]
     status_code=201,
     summary="Create a task",
     dependencies=[requires("tasks:write")],
-    responses=document_errors(*BODY_ERRORS, ExternalIdTaken),
+    responses={
+        **document_errors(*BODY_ERRORS, ExternalIdTaken),
+        201: {"headers": ETAG_HEADER | LOCATION_HEADER},
+    },
 )
 async def create_task(
     data: TaskCreate, actor: CurrentUser, session: SessionDep, response: Response
@@ -61,6 +75,7 @@ async def create_task(
     """Store a new task of the caller. `Location` tells where it is from then on."""
     task = TaskRead.model_validate(await service.create_task(session, actor, data))
     response.headers["Location"] = f"/api/v1/tasks/{task.id}"
+    carry(response, task)
     return TaskResponse(message="Task created", data=task)
 
 
@@ -68,7 +83,7 @@ async def create_task(
     "",
     summary="List tasks",
     dependencies=[requires("tasks:read")],
-    responses=document_errors(ValidationFailed),
+    responses={**document_errors(ValidationFailed), 200: {"headers": LINK_HEADER}},
 )
 async def list_tasks(
     query: Annotated[TaskQuery, Query()],
@@ -84,32 +99,159 @@ async def list_tasks(
     walking through all of it: every task that stays as it is meanwhile is met exactly once.
     """
     page = await service.list_tasks(session, actor, query, cursors=cursors)
-    link = link_header(request, query, pages=page.pages, next_cursor=page.next_cursor)
-    if link:
-        response.headers["Link"] = link
+    add_links(request, response, query, pages=page.pages, next_cursor=page.next_cursor)
     return TaskListResponse(data=page)
+
+
+@router.get(
+    "/stats",
+    summary="Count tasks",
+    dependencies=[requires("tasks:read")],
+    responses=document_errors(ValidationFailed),
+)
+async def read_task_stats(
+    filters: Annotated[TaskFilters, Query()], actor: CurrentUser, session: SessionDep
+) -> TaskStatsResponse:
+    """How many of the caller's tasks pass the filters, by status and by priority."""
+    return TaskStatsResponse(data=await service.count_tasks(session, actor, filters))
+
+
+@router.get(
+    "/trash",
+    summary="List the trash",
+    dependencies=[requires("tasks:read")],
+    responses={**document_errors(ValidationFailed), 200: {"headers": LINK_HEADER}},
+)
+async def list_trash(
+    query: Annotated[TrashQuery, Query()],
+    actor: CurrentUser,
+    session: SessionDep,
+    cursors: Cursors,
+    request: Request,
+    response: Response,
+) -> TrashListResponse:
+    """The caller's deleted tasks, the newest deletion first, until they are removed for good."""
+    page = await service.list_trash(session, actor, query, cursors=cursors)
+    add_links(request, response, query, pages=page.pages, next_cursor=page.next_cursor)
+    return TrashListResponse(data=page)
+
+
+async def _external_id(
+    request: Request,
+    external_id: Annotated[
+        str,
+        Path(
+            min_length=1,
+            max_length=EXTERNAL_ID_MAX_LENGTH,
+            pattern=r"^[^\x00]*$",
+            description="What another system calls the task, percent-encoded, slashes too.",
+            examples=["crm%2F4711"],
+        ),
+    ],
+) -> str:
+    """The name in the path as it was sent: the decoded path has lost what is not in UTF-8."""
+    raw: bytes | None = request.scope.get("raw_path")
+    if raw is None:
+        # Not every server passes it on.
+        return external_id
+    encoded = raw.partition(b"/external/")[2]
+    if b"/" in encoded:
+        raise NotFound
+    try:
+        return unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        fault = FieldError(field="path.external_id", message="This is not UTF-8", code="invalid")
+        raise ValidationFailed(errors=[fault]) from None
+
+
+@router.put(
+    "/external/{external_id:path}",
+    summary="Create or replace a task by its external id",
+    dependencies=[requires("tasks:write")],
+    responses={
+        **document_errors(*BODY_ERRORS, NotFound, VersionConflict),
+        200: {"description": "The task is replaced.", "headers": ETAG_HEADER},
+        201: {
+            "description": "The task is created.",
+            "model": TaskResponse,
+            "headers": ETAG_HEADER | LOCATION_HEADER,
+        },
+    },
+)
+async def put_task(
+    external_id: Annotated[str, Depends(_external_id)],
+    data: TaskReplace,
+    if_match_lines: IfMatch,
+    if_none_match_lines: IfNoneMatch,
+    actor: CurrentUser,
+    session: SessionDep,
+    response: Response,
+) -> TaskResponse:
+    """Make the task that another system calls so what the body says: absent fields get defaults.
+
+    Safe to repeat: equal content keeps the `version`. With `If-None-Match: *` a task is only
+    created, with `If-Match` only replaced.
+    """
+    stored, created = await service.put_task(
+        session,
+        actor,
+        TaskCreate.model_validate({**data.model_dump(), "external_id": external_id}),
+        if_match=if_match(if_match_lines),
+        if_none_match=if_none_match(if_none_match_lines),
+    )
+    task = TaskRead.model_validate(stored)
+    carry(response, task)
+    if created:
+        response.status_code = 201
+        response.headers["Location"] = f"/api/v1/tasks/{task.id}"
+    return TaskResponse(message="Task created" if created else "Task updated", data=task)
 
 
 @router.get(
     "/{task_id}",
     summary="Read a task",
     dependencies=[requires("tasks:read")],
-    responses=document_errors(ValidationFailed, TaskNotFound),
+    response_model=TaskResponse,
+    responses={
+        **document_errors(ValidationFailed, TaskNotFound),
+        200: {"headers": ETAG_HEADER},
+        304: {"description": "It is as the ETag says.", "headers": ETAG_HEADER},
+    },
 )
-async def read_task(task_id: TaskId, actor: CurrentUser, session: SessionDep) -> TaskResponse:
+async def read_task(
+    task_id: TaskId,
+    if_none_match_lines: IfNoneMatch,
+    actor: CurrentUser,
+    session: SessionDep,
+    response: Response,
+) -> TaskResponse | Response:
     """One task of the caller. Another's task is not found, as one that does not exist."""
-    task = await service.read_task(session, actor, task_id)
-    return TaskResponse(data=TaskRead.model_validate(task))
+    known = if_none_match(if_none_match_lines)
+    task = TaskRead.model_validate(await service.read_task(session, actor, task_id))
+    if known is not None and known.match_weakly(entity_tag(task)):
+        response = Response(status_code=304)
+        carry(response, task)
+        return response
+    carry(response, task)
+    return TaskResponse(data=task)
 
 
 @router.patch(
     "/{task_id}",
     summary="Change a task",
     dependencies=[requires("tasks:write")],
-    responses=document_errors(*BODY_ERRORS, TaskNotFound, ExternalIdTaken),
+    responses={
+        **document_errors(*BODY_ERRORS, TaskNotFound, ExternalIdTaken, VersionConflict),
+        200: {"headers": ETAG_HEADER},
+    },
 )
 async def update_task(
-    task_id: TaskId, data: TaskUpdate, actor: CurrentUser, session: SessionDep
+    task_id: TaskId,
+    data: TaskUpdate,
+    if_match_lines: IfMatch,
+    actor: CurrentUser,
+    session: SessionDep,
+    response: Response,
 ) -> TaskResponse:
     """Change the fields that the body holds (JSON Merge Patch, RFC 7396) and leave the others.
 
@@ -120,19 +262,23 @@ async def update_task(
     Two patches of different fields at the same time both stand. A patch that changes nothing keeps
     `version` and `updated_at`.
     """
-    task = await service.update_task(session, actor, task_id, data)
-    return TaskResponse(message="Task updated", data=TaskRead.model_validate(task))
+    versions = versions_named(if_match_lines, task_id)
+    stored = await service.update_task(session, actor, task_id, data, versions=versions)
+    task = TaskRead.model_validate(stored)
+    carry(response, task)
+    return TaskResponse(message="Task updated", data=task)
 
 
 @router.delete(
     "/{task_id}",
     summary="Delete a task",
     dependencies=[requires("tasks:write")],
-    responses=document_errors(ValidationFailed, TaskNotFound),
+    responses=document_errors(ValidationFailed, TaskNotFound, VersionConflict),
 )
 async def delete_task(
     task_id: TaskId,
     deletion: Annotated[TaskDeletion, Query()],
+    if_match_lines: IfMatch,
     actor: CurrentUser,
     session: SessionDep,
 ) -> TaskDeletedResponse:
@@ -140,5 +286,36 @@ async def delete_task(
 
     With `permanent=true` it is removed for good, also when it is in the trash already.
     """
-    await service.delete_task(session, actor, task_id, permanent=deletion.permanent)
+    versions = versions_named(if_match_lines, task_id)
+    await service.delete_task(
+        session, actor, task_id, permanent=deletion.permanent, versions=versions
+    )
     return TaskDeletedResponse(message="Task deleted", data=None)
+
+
+@router.post(
+    "/{task_id}/restore",
+    summary="Restore a task",
+    dependencies=[requires("tasks:write")],
+    responses={
+        **document_errors(ValidationFailed, TaskNotFound, ExternalIdTaken, VersionConflict),
+        200: {"headers": ETAG_HEADER},
+    },
+)
+async def restore_task(
+    task_id: TaskId,
+    if_match_lines: IfMatch,
+    actor: CurrentUser,
+    session: SessionDep,
+    response: Response,
+) -> TaskResponse:
+    """Take a task out of the trash. One that is not in there stays as it is.
+
+    Its `external_id` may have gone to another task meanwhile: that is a 409.
+    """
+    versions = versions_named(if_match_lines, task_id)
+    task = TaskRead.model_validate(
+        await service.restore_task(session, actor, task_id, versions=versions)
+    )
+    carry(response, task)
+    return TaskResponse(message="Task restored", data=task)

@@ -94,6 +94,10 @@ class TaskQuery(TaskFilters, PageQuery):
     )
 
 
+class TrashQuery(PageQuery):
+    """Which part of the trash."""
+
+
 class TaskDeletion(InputModel):
     """How a task is deleted."""
 
@@ -167,3 +171,52 @@ class TaskPage(PageInfo):
 
 class TaskListResponse(Envelope[TaskPage]):
     """A page of tasks."""
+
+
+class TrashedTaskRead(TaskRead):
+    """A task in the trash."""
+
+    deleted_at: Instant
+
+
+class TrashPage(PageInfo):
+    """A page of the trash."""
+
+    tasks: list[TrashedTaskRead]
+
+
+class TrashListResponse(Envelope[TrashPage]):
+    """A page of the trash."""
+
+
+class StatusCounts(ReadModel):
+    """How many tasks have each status."""
+
+    pending: int = Field(examples=[12])
+    in_progress: int = Field(examples=[3])
+    completed: int = Field(examples=[26])
+    cancelled: int = Field(examples=[0])
+
+
+class PriorityCounts(ReadModel):
+    """How many tasks have each priority."""
+
+    low: int = Field(examples=[5])
+    medium: int = Field(examples=[30])
+    high: int = Field(examples=[6])
+    critical: int = Field(examples=[0])
+
+
+class TaskStats(ReadModel):
+    """How many tasks the filters find."""
+
+    total: int = Field(examples=[41])
+    overdue: int = Field(
+        description="How many of them are past their due moment and still to do.", examples=[2]
+    )
+    by_status: StatusCounts
+    by_priority: PriorityCounts
+
+
+class TaskStatsResponse(Envelope[TaskStats]):
+    """How many tasks the filters find."""

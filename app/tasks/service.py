@@ -1,9 +1,9 @@
 """What can be done with tasks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import MISSING
 from sqlalchemy import ColumnElement
@@ -12,16 +12,36 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.credentials import Actor, ensure_credential_is_live
 from app.accounts.errors import Unauthenticated
+from app.core.conditions import EntityTags
 from app.core.errors import APIError, ValidationFailed
 from app.core.pagination import CursorSigner, PageQuery, invalid_cursor
 from app.core.responses import FieldError, FieldErrorCode
 from app.db.errors import violated_constraint
 from app.tasks import queries
-from app.tasks.errors import ExternalIdTaken, TaskNotFound
+from app.tasks.errors import ExternalIdTaken, TaskNotFound, VersionConflict
 from app.tasks.fields import METADATA_TOO_DEEP, METADATA_TOO_LARGE
-from app.tasks.models import METADATA_DEPTH, METADATA_SIZE, ONE_DUE, UNIQUE_EXTERNAL_ID, Task
-from app.tasks.ordering import Ordering, ordering_of
-from app.tasks.schemas import TaskCreate, TaskPage, TaskQuery, TaskUpdate
+from app.tasks.filters import TaskFilters
+from app.tasks.models import (
+    METADATA_DEPTH,
+    METADATA_SIZE,
+    ONE_DUE,
+    UNIQUE_EXTERNAL_ID,
+    Task,
+    TaskPriority,
+    TaskStatus,
+)
+from app.tasks.ordering import NEWEST_DELETION_FIRST, Ordering, ordering_of
+from app.tasks.schemas import (
+    PriorityCounts,
+    StatusCounts,
+    TaskCreate,
+    TaskPage,
+    TaskQuery,
+    TaskStats,
+    TaskUpdate,
+    TrashPage,
+    TrashQuery,
+)
 
 
 def _invalid(field: str, message: str, code: FieldErrorCode = "invalid") -> ValidationFailed:
@@ -80,34 +100,114 @@ async def read_task(session: AsyncSession, actor: Actor, task_id: int) -> Task:
     return task
 
 
-async def update_task(session: AsyncSession, actor: Actor, task_id: int, data: TaskUpdate) -> Task:
-    """Apply a merge patch and return the task as it is then.
+async def _explain_absence(
+    session: AsyncSession, actor: Actor, task_id: int, *, in_trash_too: bool = False
+) -> NoReturn:
+    """Raise what a write means that found no row: `TaskNotFound` or `VersionConflict`."""
+    exists = queries.task_exists(actor, task_id, in_trash_too=in_trash_too)
+    raise VersionConflict if await session.scalar(exists) else TaskNotFound
 
-    Raises `TaskNotFound`, `ExternalIdTaken`, and `ValidationFailed` if the task that would result
-    is due in two ways or has too much metadata.
+
+async def update_task(
+    session: AsyncSession,
+    actor: Actor,
+    task_id: int,
+    data: TaskUpdate,
+    *,
+    versions: Collection[int] | None = None,
+) -> Task:
+    """Apply a merge patch to a task in one of the `versions` and return it as it is then.
+
+    Raises `TaskNotFound`, `VersionConflict`, `ExternalIdTaken`, and `ValidationFailed` if the task
+    that would result is due in two ways or has too much metadata.
     """
     changes = data.model_dump()
     if not changes:
-        return await read_task(session, actor, task_id)
-    statement = queries.update_task(actor, task_id, changes).returning(Task)
+        task = await read_task(session, actor, task_id)
+        if versions is not None and task.version not in versions:
+            raise VersionConflict
+        return task
+    statement = queries.update_task(actor, task_id, changes, versions).returning(Task)
     with refusals_told(changes):
-        task = (await session.scalars(statement)).one_or_none()
-    if task is None:
-        raise TaskNotFound
-    return task
+        changed = (await session.scalars(statement)).one_or_none()
+    if changed is None:
+        await _explain_absence(session, actor, task_id)
+    return changed
 
 
 async def delete_task(
-    session: AsyncSession, actor: Actor, task_id: int, *, permanent: bool = False
+    session: AsyncSession,
+    actor: Actor,
+    task_id: int,
+    *,
+    permanent: bool = False,
+    versions: Collection[int] | None = None,
 ) -> None:
     """Move the task to the trash; if `permanent`, remove it for good, from the trash too.
 
-    Raises `TaskNotFound`.
+    Raises `TaskNotFound`, and `VersionConflict` if the task is in none of the `versions`.
     """
     delete = queries.delete_task if permanent else queries.trash_task
-    statement = delete(actor, task_id).returning(Task.id)
+    statement = delete(actor, task_id, versions).returning(Task.id)
     if await session.scalar(statement) is None:
-        raise TaskNotFound
+        await _explain_absence(session, actor, task_id, in_trash_too=permanent)
+
+
+async def restore_task(
+    session: AsyncSession, actor: Actor, task_id: int, *, versions: Collection[int] | None = None
+) -> Task:
+    """Take the task out of the trash, if it is there, and return it.
+
+    Raises `TaskNotFound`, `VersionConflict` if it is in none of the `versions`, and
+    `ExternalIdTaken` if another task has its `external_id` by now.
+    """
+    statement = queries.restore_task(actor, task_id, versions).returning(Task)
+    with refusals_told({}):
+        task = (await session.scalars(statement)).one_or_none()
+    if task is None:
+        await _explain_absence(session, actor, task_id, in_trash_too=True)
+    return task
+
+
+async def put_task(
+    session: AsyncSession,
+    actor: Actor,
+    data: TaskCreate,
+    *,
+    if_match: EntityTags | None = None,
+    if_none_match: EntityTags | None = None,
+) -> tuple[Task, bool]:
+    """Create or replace the task with the `external_id` of `data`, in one statement.
+
+    Returns the task and whether it was created. Raises `VersionConflict` if a condition does not
+    hold, `ValidationFailed` as `create_task` does, and `Unauthenticated`.
+    """
+    statement = queries.put_task(actor, data, if_match=if_match, if_none_match=if_none_match)
+    with refusals_told(data.model_dump()):
+        rows = await session.execute(statement)
+    row = rows.one_or_none()
+    if row is None:
+        await ensure_credential_is_live(session, actor)
+        raise VersionConflict
+    return row[0], row[1]
+
+
+async def count_tasks(session: AsyncSession, actor: Actor, filters: TaskFilters) -> TaskStats:
+    """How many of the actor's tasks pass the filters, by status and by priority."""
+    rows = (await session.execute(queries.count_by_status_and_priority(actor, filters))).all()
+    if not rows:
+        await ensure_credential_is_live(session, actor)
+    by_status = dict.fromkeys(TaskStatus, 0)
+    by_priority = dict.fromkeys(TaskPriority, 0)
+    for status, priority, count, _ in rows:
+        by_status[status] += count
+        by_priority[priority] += count
+    return TaskStats(
+        total=sum(by_status.values()),
+        overdue=sum(overdue for *_, overdue in rows),
+        by_status=StatusCounts.model_validate(by_status),
+        by_priority=PriorityCounts.model_validate(by_priority),
+    )
 
 
 async def list_tasks(
@@ -123,6 +223,21 @@ async def list_tasks(
         cursors=cursors,
     )
     return TaskPage.model_validate(page)
+
+
+async def list_trash(
+    session: AsyncSession, actor: Actor, query: TrashQuery, *, cursors: CursorSigner
+) -> TrashPage:
+    """A page of what the actor has in the trash. Raises `ValidationFailed` for a cursor."""
+    page = await _read_page(
+        session,
+        actor,
+        among=queries.in_trash(actor),
+        ordering=NEWEST_DELETION_FIRST,
+        query=query,
+        cursors=cursors,
+    )
+    return TrashPage.model_validate(page)
 
 
 @dataclass(frozen=True, slots=True)

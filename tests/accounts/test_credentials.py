@@ -158,8 +158,13 @@ async def test_a_warm_worker_spends_no_statement_on_authentication(
             path = f"/api/v1/tasks/{task['id']}"
             assert await statements_of("GET", path) == ["SELECT"]
             assert await statements_of("PATCH", path, json=body) == ["UPDATE"]
-            assert await statements_of("GET", "/api/v1/tasks") == ["SELECT", "SELECT"]
-            assert await statements_of("DELETE", path) == ["DELETE"]
+            assert await statements_of("GET", "/api/v1/tasks") == ["SELECT"]
+            assert await statements_of("GET", "/api/v1/tasks/stats") == ["SELECT"]
+            assert await statements_of("PUT", "/api/v1/tasks/external/e", json=body) == ["INSERT"]
+            assert await statements_of("DELETE", path) == ["UPDATE"]
+            assert await statements_of("GET", "/api/v1/tasks/trash") == ["SELECT"]
+            assert await statements_of("POST", f"{path}/restore") == ["UPDATE"]
+            assert await statements_of("DELETE", f"{path}?permanent=true") == ["DELETE"]
 
 
 def test_a_worker_remembers_only_so_many_actors() -> None:

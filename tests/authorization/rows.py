@@ -109,6 +109,33 @@ async def delete_task(owner: Account) -> Call:
     return Call("DELETE", await _task_path(owner), foreign=404)
 
 
+async def read_task_stats(owner: Account) -> Call:
+    await owner.create_task(title=MARK)
+    return Call("GET", f"{API}/tasks/stats")
+
+
+async def _trashed_task_path(owner: Account) -> str:
+    path = await _task_path(owner)
+    assert (await owner.client.delete(path)).status_code == 200
+    return path
+
+
+async def list_trash(owner: Account) -> Call:
+    await _trashed_task_path(owner)
+    return Call("GET", f"{API}/tasks/trash")
+
+
+async def restore_task(owner: Account) -> Call:
+    return Call("POST", f"{await _trashed_task_path(owner)}/restore", foreign=404)
+
+
+async def put_task(owner: Account) -> Call:
+    await owner.create_task(title=MARK, external_id="e")
+    # Without the condition another account would make a task of its own under that name.
+    options = {"json": {"title": "Replaced"}, "headers": {"If-Match": "*"}}
+    return Call("PUT", f"{API}/tasks/external/e", options, foreign=412)
+
+
 # Operations that need no credential, and ignore one that is sent.
 PUBLIC: dict[str, Row] = {
     row.__name__: row
@@ -129,5 +156,9 @@ SECURED: dict[str, Row] = {
         read_task,
         update_task,
         delete_task,
+        read_task_stats,
+        list_trash,
+        restore_task,
+        put_task,
     )
 }

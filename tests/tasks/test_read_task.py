@@ -11,7 +11,7 @@ async def test_a_task_is_read_as_it_was_created(alice: Account) -> None:
 
     assert response.status_code == 200
     assert response.json() == {"status": "success", "message": "ok", "data": task}
-    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Cache-Control"] == "private, no-cache"
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ QUERIES = [
 async def test_words_of_any_script_are_found_without_regard_to_case_and_accents(
     alice: Account,
 ) -> None:
-    await asyncio.gather(*(alice.create_task(title=title) for title in TITLES))
+    for title in TITLES:
+        await alice.create_task(title=title)
 
     for q, expected in QUERIES:
         assert await found(alice, q) == {TITLES[expected]}, q
