@@ -23,11 +23,12 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
             FROM jsonb_each(CASE WHEN jsonb_typeof(target) = 'object' THEN target ELSE '{}' END) old
             WHERE NOT patch ? old.key
             UNION ALL
-            SELECT new.key, merge_patch(
-                CASE WHEN jsonb_typeof(target) = 'object' AND target ? new.key
-                    THEN target -> new.key ELSE 'null' END,
-                new.value
-            )
+            SELECT new.key, CASE WHEN jsonb_typeof(new.value) <> 'object' THEN new.value
+                ELSE merge_patch(
+                    CASE WHEN jsonb_typeof(target) = 'object' AND target ? new.key
+                        THEN target -> new.key ELSE 'null' END,
+                    new.value
+                ) END
             FROM jsonb_each(patch) new WHERE new.value <> 'null'
         ) member
     ) END
@@ -122,7 +123,11 @@ CHECKS = {
     "due_at_or_due_on": "num_nonnulls(due_at, due_on) <= 1",
     "external_id_not_empty": "external_id <> ''",
     "metadata_object": "jsonb_typeof(metadata) = 'object'",
-    "metadata_size": ("octet_length(metadata::text) <= 16384 OR compact_size(metadata) <= 16384"),
+    # At most every third character is a space that a compact writer leaves out.
+    "metadata_size": (
+        "octet_length(metadata::text) <= 16384"
+        " OR octet_length(metadata::text) <= 24576 AND compact_size(metadata) <= 16384"
+    ),
     "metadata_depth": (
         "NOT jsonb_path_exists(metadata,"
         ' \'strict $.**{32} ? (@.type() == "object" || @.type() == "array")\')'

@@ -67,6 +67,18 @@ def _within_bounds(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _kept_of(patch: object) -> object:
+    """What of a merge patch will be in the result whatever it is merged into."""
+    if not isinstance(patch, dict):
+        return patch
+    return {name: _kept_of(value) for name, value in patch.items() if value is not None}
+
+
+def _not_too_much(patch: dict[str, Any]) -> dict[str, Any]:
+    _within_bounds({name: _kept_of(value) for name, value in patch.items() if value is not None})
+    return patch
+
+
 TaskId = Annotated[
     int,
     # Whatever is not an id of a task is a task that is not there: 404, never 400.
@@ -145,8 +157,9 @@ Metadata = Annotated[
 ]
 MetadataPatch = Annotated[
     dict[str, Any],
-    # The size is that of the result, which only the database knows.
+    # The size of the result is for the database to know; some patches are too much for any.
     AfterValidator(_storable),
+    AfterValidator(_not_too_much),
     WithJsonSchema(_METADATA_SCHEMA),
     Field(
         description="Merged into what is there at every depth; null removes a member.",

@@ -166,6 +166,8 @@ async def test_the_limits_of_metadata_hold_for_what_results(alice: Account) -> N
     response = await alice.client.patch(path, json={"metadata": {"a": deeper}})
     assert_error(response, 400, "validation_failed", fields={"body.metadata": "out_of_range"})
 
+    response = await alice.client.patch(path, json={"metadata": {"c": None, "b": sized(16_384)}})
+    assert_error(response, 400, "validation_failed", fields={"body.metadata": "too_long"})
     full = sized(16_384 - len(b',"a":1'))
     await patched(alice, task, {"metadata": full | {"a": None}})
     response = await alice.client.patch(path, json={"metadata": {"a": 12}, "title": "Changed?"})
@@ -175,4 +177,5 @@ async def test_the_limits_of_metadata_hold_for_what_results(alice: Account) -> N
     assert changed["title"] == task["title"]
     # What removes as much as it adds may itself be longer than the limit.
     (name,) = full
-    assert (await patched(alice, task, {"metadata": {name: None, "b": full[name]}}))["version"] == 5
+    exchanged = {name: None, "b": full[name], **{f"gone {number}": None for number in range(2000)}}
+    assert (await patched(alice, task, {"metadata": exchanged}))["version"] == 5
