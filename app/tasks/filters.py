@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -32,11 +33,16 @@ from app.tasks.models import (
 from app.tasks.search import SEARCH_MAX_LENGTH, finds, parse_search
 
 OPEN = (TaskStatus.PENDING, TaskStatus.IN_PROGRESS)
-_TIME_ZONES = frozenset(available_timezones())
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    # Reading them all takes a while, and a process that never asks need not.
+    return frozenset(available_timezones())
 
 
 def _known_zone(name: str) -> str:
-    if name not in _TIME_ZONES:
+    if name != "UTC" and name not in _time_zones():
         raise PydanticCustomError("zone_invalid", "Input should be a time zone of the IANA")
     return name
 
@@ -137,8 +143,10 @@ class TaskFilters(InputModel):
         return self
 
     def day_of(self, instant: datetime) -> date:
-        """The day of an instant in the caller's time zone."""
-        return instant.astimezone(ZoneInfo(self.time_zone)).date()
+        """The day of an instant in the caller's time zone. Raises `OverflowError` past 9999."""
+        # UTC needs no time zone database, which a small machine may lack.
+        zone = UTC if self.time_zone == "UTC" else ZoneInfo(self.time_zone)
+        return instant.astimezone(zone).date()
 
 
 def _out_of_range(name: str) -> ValidationError:

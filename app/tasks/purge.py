@@ -35,8 +35,10 @@ def _trash_past_its_retention(settings: Settings) -> Delete:
         .order_by(Task.deleted_at)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
+        # As a subquery it could be run more than once, and find others each time.
+        .cte("oldest")
     )
-    return delete(Task).where(Task.id.in_(oldest))
+    return delete(Task).where(Task.id.in_(select(oldest.c.id)))
 
 
 # What is removed, by what it is called in the log; each statement removes at most `BATCH` rows.

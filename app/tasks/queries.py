@@ -40,6 +40,8 @@ from app.tasks.ordering import Ordering
 from app.tasks.schemas import TaskCreate
 
 columns = Task.__table__.c
+# What a session has of a task already becomes what the statement returns.
+AS_STORED: dict[str, Any] = {"synchronize_session": False, "populate_existing": True}
 
 
 def owned_by(actor: Actor) -> ColumnElement[bool]:
@@ -131,7 +133,7 @@ def update_task(
         .where(Task.id == task_id, visible_to(actor), _in_version(versions))
         .values(_with_consequences(new_values(changes)))
     )
-    return statement.execution_options(synchronize_session=False)
+    return statement.execution_options(**AS_STORED)
 
 
 def trash_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Update:
@@ -141,7 +143,7 @@ def trash_task(actor: Actor, task_id: int, versions: Collection[int] | None = No
         .where(Task.id == task_id, visible_to(actor), _in_version(versions))
         .values(deleted_at=moment, updated_at=moment, version=Task.version + 1)
     )
-    return statement.execution_options(synchronize_session=False)
+    return statement.execution_options(**AS_STORED)
 
 
 def restore_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Update:
@@ -156,13 +158,13 @@ def restore_task(actor: Actor, task_id: int, versions: Collection[int] | None = 
             version=case((trashed, Task.version + 1), else_=Task.version),
         )
     )
-    return statement.execution_options(synchronize_session=False)
+    return statement.execution_options(**AS_STORED)
 
 
 def delete_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Delete:
     """Remove a task for good, from the trash too."""
     statement = delete(Task).where(Task.id == task_id, owned_by(actor), _in_version(versions))
-    return statement.execution_options(synchronize_session=False)
+    return statement.execution_options(**AS_STORED)
 
 
 def task_exists(actor: Actor, task_id: int, *, in_trash_too: bool) -> Select[bool]:
@@ -198,7 +200,7 @@ def put_task(
             .where(visible_to(actor), Task.external_id == data.external_id, holds)
             .values(new)
         )
-        statement = statement.execution_options(synchronize_session=False)
+        statement = statement.execution_options(**AS_STORED)
         return statement.returning(Task, literal_column("false", Boolean))
     upsert = insert_task(actor, data).on_conflict_do_update(
         index_elements=[Task.owner_id, Task.external_id],

@@ -157,7 +157,10 @@ async def test_a_migration_under_a_warm_pool_costs_at_most_a_503(
     task = await carol.create_task()
     path = f"/api/v1/tasks/{task['id']}"
     assert (await carol.client.get(path)).status_code == 200
-    run_sql(fault_settings.required_database_url, "ALTER TABLE tasks ALTER title TYPE varchar(210)")
+    run_sql(
+        fault_settings.required_database_url,
+        "ALTER TABLE tasks ALTER external_id TYPE varchar(210)",
+    )
 
     statuses = [(await carol.client.get(path)).status_code for _ in range(4)]
     assert set(statuses) <= {200, 503}
