@@ -51,7 +51,7 @@ async def test_the_docs_load_nothing_from_another_host_and_run_nothing_inline(
             assert tag != "script" or dict(attrs).get("src")
 
     Links().feed(page.text)
-    assert len(loaded) == 4
+    assert len(loaded) == 5
     for path in loaded:
         assert path.startswith("/docs/assets/")
         assert (await client.get(path)).status_code == 200
