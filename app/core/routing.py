@@ -80,6 +80,11 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:  # noqa: ANN401 - JSON is anything
         """The body as strict JSON: no NaN, no Infinity, no lone surrogate, bounded in depth."""
+        if not hasattr(self, "_json"):
+            self._json = await self._parse()
+        return self._json
+
+    async def _parse(self) -> Any:  # noqa: ANN401 - JSON is anything
         body = await self.body()
         try:
             value = from_json(body, allow_inf_nan=False)
@@ -133,9 +138,13 @@ class StrictRoute(APIRoute):
                 _check_media_type(request, media_types)
             if self.refuses_unknown_parameters:
                 _check_query_names(request, query_names)
-            return await handle(request)
+            return await self.respond(request, handle)
 
         return handle_strictly
+
+    async def respond(self, request: Request, handle: Handler) -> Response:
+        """Answer a request of a known caller; for subclasses that do something around it."""
+        return await handle(request)
 
 
 def _dependants(dependant: Dependant) -> Iterator[Dependant]:

@@ -25,17 +25,21 @@ def violated_constraint(error: DBAPIError) -> str | None:
     return name
 
 
+def sqlstate_of(error: DBAPIError) -> str:
+    """PostgreSQL's code for what went wrong; empty if the fault was found on our side."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
 def as_error(exception: BaseException) -> APIError:
     """The error that clients are shown for any exception: what passes is a 503, a bug is a 500."""
     match exception:
         case PoolTimeoutError():
             return Overloaded()
         case DBAPIError():
-            sqlstate = getattr(exception.orig, "sqlstate", None) or ""
             cause = exception.orig.__cause__ if exception.orig else None
             if (
                 exception.connection_invalidated
-                or sqlstate.startswith(UNAVAILABLE_SQLSTATES)
+                or sqlstate_of(exception).startswith(UNAVAILABLE_SQLSTATES)
                 # A migration has changed a table under a prepared statement; the next one is new.
                 or isinstance(cause, asyncpg.InvalidCachedStatementError)
             ):

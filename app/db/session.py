@@ -19,6 +19,8 @@ from app.core.settings import Settings
 from app.db.errors import report
 
 READINESS_TIMEOUT_SECONDS = 1.5
+# Where a route that has begun a transaction for the whole request leaves its session.
+REQUEST_TRANSACTION = "taskflow.transaction"
 # How much later than the server, in seconds, we give up on a statement.
 SERVER_IS_GONE_AFTER = 1
 
@@ -124,11 +126,17 @@ def get_database(request: Request) -> Database:
 
 
 async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
+    if (begun := request.scope.get(REQUEST_TRANSACTION)) is not None:
+        yield begun
+        return
     async with get_database(request).session() as session:
         yield session
 
 
 async def get_transaction(request: Request) -> AsyncGenerator[AsyncSession]:
+    if (begun := request.scope.get(REQUEST_TRANSACTION)) is not None:
+        yield begun
+        return
     async with get_database(request).transaction() as session:
         yield session
 
