@@ -3,10 +3,12 @@
 from fastapi import APIRouter
 
 from app.accounts.router import api_keys, auth, users
+from app.tasks.router import repeatable as repeatable_tasks
 from app.tasks.router import router as tasks
 
 router = APIRouter(prefix="/api/v1")
 router.include_router(users)
 router.include_router(auth)
 router.include_router(api_keys)
+router.include_router(repeatable_tasks)
 router.include_router(tasks)

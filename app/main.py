@@ -32,6 +32,7 @@ from app.core.settings import InvalidSettings, Settings, load_settings
 from app.db.errors import report
 from app.db.session import Database
 from app.health.router import router as health
+from app.tasks.idempotency import KeyTurns
 from app.tasks.purge import regular_purge
 
 IPV4 = 4
@@ -66,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.rate_limiter = RateLimiter(
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None
     )
+    app.state.key_turns = KeyTurns(settings)
     # Argon2 takes a core for itself: more at once than half of them would starve the event loop.
     app.state.password_hasher = PasswordHasher(concurrency=max(1, (os.cpu_count() or 1) // 2))
     app.include_router(health)

@@ -274,11 +274,16 @@ def running_service(database_url: str, **environment: str) -> Iterator[RunningSe
 
 
 class SilenceableProxy:
-    """Passes bytes on to a server until it is told to be `silent`: then it swallows them."""
+    """Passes bytes on to a server until it is told to be `silent`: then it swallows them.
+
+    When `deaf` it swallows the server's alone, and sets `swallowed` once some have come.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self.silent = False
+        self.deaf = False
+        self.swallowed = asyncio.Event()
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -292,13 +297,22 @@ class SilenceableProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection(*self._target)
         await asyncio.gather(
-            self._pass_on(reader, there_writer), self._pass_on(there_reader, writer)
+            self._pass_on(reader, there_writer),
+            self._pass_on(there_reader, writer, are_answers=True),
         )
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        are_answers: bool = False,
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
-                if not self.silent:
+                if self.deaf and are_answers:
+                    self.swallowed.set()
+                elif not self.silent:
                     writer.write(data)
                     await writer.drain()
         writer.close()

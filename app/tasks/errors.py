@@ -23,3 +23,20 @@ class VersionConflict(APIError):
     status = 412
     code = "version_conflict"
     message = "The task has changed since, or is not as the condition says"
+
+
+class IdempotencyInFlight(APIError):
+    """A request with the same key is still under way."""
+
+    status = 409
+    code = "idempotency_in_flight"
+    message = "The first request with this Idempotency-Key is still under way; try again"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "1"})
+
+
+class IdempotencyKeyReused(APIError):
+    status = 422
+    code = "idempotency_key_reused"
+    message = "This Idempotency-Key was used for another request"

@@ -12,6 +12,8 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
+    SmallInteger,
     String,
     Text,
     TextClause,
@@ -30,6 +32,7 @@ MAXIMUM_TAGS = 20
 EXTERNAL_ID_MAX_LENGTH = 200
 METADATA_MAX_BYTES = 16 * 1024
 METADATA_MAX_LEVELS = 32
+IDEMPOTENCY_KEY_MAX_LENGTH = 255
 
 UNIQUE_EXTERNAL_ID = "uq_tasks_owner_id_external_id"
 METADATA_SIZE = "ck_tasks_metadata_size"
@@ -171,3 +174,20 @@ class Task(Base):
         ),
         Index("ix_tasks_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
+
+
+class IdempotencyKey(Base):
+    """A key that a client gave to a write, and the answer that a repeat of it gets."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column(String(IDEMPOTENCY_KEY_MAX_LENGTH), primary_key=True)
+    # SHA-256 of the method, the path and the body.
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    status: Mapped[int] = mapped_column(SmallInteger)
+    headers: Mapped[dict[str, str]] = mapped_column(JSONB)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[CreatedAt] = mapped_column(index=True)

@@ -23,9 +23,16 @@ from app.core.routing import StrictRoute
 from app.db.session import SessionDep
 from app.tasks import service
 from app.tasks.conditions import carry, entity_tag, if_match, if_none_match, versions_named
-from app.tasks.errors import ExternalIdTaken, TaskNotFound, VersionConflict
+from app.tasks.errors import (
+    ExternalIdTaken,
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
+    TaskNotFound,
+    VersionConflict,
+)
 from app.tasks.fields import TaskId
 from app.tasks.filters import TaskFilters
+from app.tasks.idempotency import DOCUMENTED_HEADER, REPLAYED_HEADER, IdempotentRoute
 from app.tasks.models import EXTERNAL_ID_MAX_LENGTH
 from app.tasks.schemas import (
     TaskCreate,
@@ -42,14 +49,14 @@ from app.tasks.schemas import (
     TrashQuery,
 )
 
-router = APIRouter(
-    prefix="/tasks",
-    tags=["tasks"],
-    route_class=StrictRoute,
-    responses=document_errors(
-        Unauthenticated, InsufficientScope, InternalError, DatabaseUnavailable, Overloaded
-    ),
+_ERRORS = document_errors(
+    Unauthenticated, InsufficientScope, InternalError, DatabaseUnavailable, Overloaded
 )
+router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute, responses=_ERRORS)
+repeatable = APIRouter(
+    prefix="/tasks", tags=["tasks"], route_class=IdempotentRoute, responses=_ERRORS
+)
+"""Writes that are safe to repeat with an `Idempotency-Key`."""
 
 LOCATION_HEADER = {
     "Location": {
@@ -59,15 +66,18 @@ LOCATION_HEADER = {
 }
 
 
-@router.post(
+@repeatable.post(
     "",
     status_code=201,
     summary="Create a task",
     dependencies=[requires("tasks:write")],
     responses={
-        **document_errors(*BODY_ERRORS, ExternalIdTaken),
-        201: {"headers": ETAG_HEADER | LOCATION_HEADER},
+        **document_errors(
+            *BODY_ERRORS, ExternalIdTaken, IdempotencyInFlight, IdempotencyKeyReused
+        ),
+        201: {"headers": ETAG_HEADER | LOCATION_HEADER | REPLAYED_HEADER},
     },
+    openapi_extra=DOCUMENTED_HEADER,
 )
 async def create_task(
     data: TaskCreate, actor: CurrentUser, session: SessionDep, response: Response

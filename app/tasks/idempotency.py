@@ -1,0 +1,290 @@
+"""`Idempotency-Key`: whoever repeats a write gets its first answer again, and one row.
+
+A route of the class below claims the key, lets the endpoint do its work and stores the answer, all
+in one transaction: with the write goes its key, and without the write there is none. Requests
+without the header pass by at no cost.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from weakref import WeakValueDictionary
+
+from fastapi import Request, Response
+from sqlalchemy import delete, func, literal, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.dml import ReturningInsert
+
+from app.accounts.credentials import Actor, credential_is_live
+from app.accounts.errors import Unauthenticated
+from app.core.errors import Overloaded, ValidationFailed
+from app.core.responses import FieldError, FieldErrorCode
+from app.core.routing import Handler, StrictRoute
+from app.core.settings import Settings
+from app.db.errors import sqlstate_of, violated_constraint
+from app.db.session import REQUEST_TRANSACTION, get_database
+from app.tasks.errors import IdempotencyInFlight, IdempotencyKeyReused
+from app.tasks.models import IDEMPOTENCY_KEY_MAX_LENGTH, IdempotencyKey
+
+LIFETIME = timedelta(hours=24)
+WAIT_SECONDS = 5.0
+# Each holds a body in memory.
+MAXIMUM_WAITING = 100
+PURGED_AT_ONCE = 1000
+LOCK_NOT_AVAILABLE = "55P03"
+# What an answer is made of, beside its status and its body.
+KEPT_HEADERS = ("content-type", "location", "etag", "cache-control")
+
+_BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
+# A string of RFC 8941, section 3.3.3, without its spaces.
+_QUOTED = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
+
+DOCUMENTED_HEADER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": (
+                f"Makes a repeat safe: 1 to {IDEMPOTENCY_KEY_MAX_LENGTH} visible ASCII characters, "
+                "a UUID for example, bare or as a quoted string (RFC 8941); both forms are the "
+                "same key. For 24 hours a repeat by the same user gives the first answer again, "
+                "with `Idempotent-Replayed: true`, and changes nothing. It must have the same "
+                "method, path and body: the same JSON, whatever its white space and the order of "
+                "its members. While the first still runs, a repeat waits for it for up to 5 "
+                "seconds. A request that failed leaves no key behind."
+            ),
+            "schema": {"type": "string", "minLength": 1},
+            "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+        }
+    ]
+}
+"""The header in the OpenAPI document, for an operation's `openapi_extra`."""
+
+REPLAYED_HEADER: dict[str, Any] = {
+    "Idempotent-Replayed": {
+        "description": "There, and `true`, if this is the first answer once more.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+"""The header in the OpenAPI document, for the `headers` of a response."""
+
+
+class IdempotentRoute(StrictRoute):
+    """Use it for writes that must be safe to repeat. Endpoints need not know."""
+
+    async def respond(self, request: Request, handle: Handler) -> Response:
+        key = parse_key(request.headers.getlist("idempotency-key"))
+        if key is None:
+            return await handle(request)
+        actor: Actor = request.scope["taskflow.actor"]
+        # The body is read before a connection is taken: clients may be slow.
+        body = await request.json() if await request.body() else None
+        own = fingerprint(request.method, request.scope["path"], body)
+        turns: KeyTurns = request.app.state.key_turns
+        deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+        async with (
+            turns.wait_for(actor, key, deadline=deadline),
+            get_database(request).transaction() as session,
+        ):
+            async with turns.claiming():
+                claimed = await _claim(session, actor, key, own, deadline=deadline)
+            if not claimed:
+                return await _first_answer(session, actor, key, own)
+            request.scope[REQUEST_TRANSACTION] = session
+            response = await handle(request)
+            await _keep(session, actor, key, response)
+        return response
+
+
+def parse_key(values: list[str]) -> str | None:
+    """The key in the values of the header; None without the header. Raises `ValidationFailed`."""
+    if not values:
+        return None
+    if len(values) > 1:
+        raise _refused("duplicate", "This header is given more than once")
+    value = values[0].strip(" \t")
+    if quoted := _QUOTED.fullmatch(value):
+        value = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif value and not _BARE.fullmatch(value):
+        message = "Input should be visible ASCII characters, bare or as a quoted string"
+        raise _refused("invalid", message)
+    if not value:
+        raise _refused("too_short", "Input should not be blank")
+    if len(value) > IDEMPOTENCY_KEY_MAX_LENGTH:
+        message = f"Input should have at most {IDEMPOTENCY_KEY_MAX_LENGTH} characters"
+        raise _refused("too_long", message)
+    return value
+
+
+def _refused(code: FieldErrorCode, message: str) -> ValidationFailed:
+    fault = FieldError(field="header.idempotency-key", message=message, code=code)
+    return ValidationFailed(errors=[fault])
+
+
+def fingerprint(method: str, path: str, body: object) -> bytes:
+    """What must be equal in a repeat; `body` is decoded JSON."""
+    return hashlib.sha256(json.dumps((method, path, body), sort_keys=True).encode()).digest()
+
+
+class KeyTurns:
+    """Keeps a worker's connections for those that work, while others wait for a key.
+
+    Of the requests with the same key one at a time goes to the database; the others wait here,
+    without a connection. At most half of the pool may wait for keys that other workers hold.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+        self._waiting = 0
+        self._claims = asyncio.Semaphore(max(1, settings.database_pool_size // 2))
+        self._claim_timeout = settings.database_pool_timeout
+
+    @asynccontextmanager
+    async def wait_for(self, actor: Actor, key: str, *, deadline: float) -> AsyncGenerator[None]:
+        """Be the only one in this worker who uses the key. Raises `IdempotencyInFlight`."""
+        lock = self._locks.setdefault((actor.user_id, key), asyncio.Lock())
+        if lock.locked() and self._waiting >= MAXIMUM_WAITING:
+            raise IdempotencyInFlight
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                await lock.acquire()
+        except TimeoutError:
+            raise IdempotencyInFlight from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @asynccontextmanager
+    async def claiming(self) -> AsyncGenerator[None]:
+        """Be one of the few who may wait inside the database. Raises `Overloaded`."""
+        try:
+            async with asyncio.timeout(self._claim_timeout):
+                await self._claims.acquire()
+        except TimeoutError:
+            raise Overloaded from None
+        try:
+            yield
+        finally:
+            self._claims.release()
+
+
+async def _claim(
+    session: AsyncSession, actor: Actor, key: str, own: bytes, *, deadline: float
+) -> bool:
+    """Make the key the transaction's own; False if it was used, or if the credential has ended.
+
+    Waits for another transaction that has the key until the deadline; then raises
+    `IdempotencyInFlight`.
+    """
+    remaining = deadline - asyncio.get_running_loop().time()
+    # 0 would mean to wait forever.
+    timeout = f"{max(1, round(remaining * 1000))}ms"
+    await session.execute(select(func.set_config("lock_timeout", timeout, True)))  # noqa: FBT003 - PostgreSQL's own
+    try:
+        claimed = await session.scalar(_insert_key(actor, key, own))
+    except DBAPIError as error:
+        if sqlstate_of(error) == LOCK_NOT_AVAILABLE:
+            raise IdempotencyInFlight from None
+        if violated_constraint(error) == "fk_idempotency_keys_owner_id":
+            # The account was closed after the statement had begun.
+            raise Unauthenticated from None
+        raise
+    return claimed is not None
+
+
+def _insert_key(actor: Actor, key: str, own: bytes) -> ReturningInsert[Any]:
+    """Insert the key, or take over one that has expired; returns a row if that was done."""
+    columns = {
+        "owner_id": literal(actor.user_id, IdempotencyKey.owner_id.type),
+        "key": literal(key, IdempotencyKey.key.type),
+        "fingerprint": literal(own, IdempotencyKey.fingerprint.type),
+        # The answer comes before the commit: nobody ever sees these.
+        "status": literal(0, IdempotencyKey.status.type),
+        "headers": literal({}, IdempotencyKey.headers.type),
+        "body": literal(b"", IdempotencyKey.body.type),
+    }
+    source = select(*columns.values()).where(credential_is_live(actor))
+    statement = insert(IdempotencyKey).from_select(list(columns), source)
+    return statement.on_conflict_do_update(
+        index_elements=[IdempotencyKey.owner_id, IdempotencyKey.key],
+        set_={"fingerprint": statement.excluded.fingerprint, "created_at": func.now()},
+        where=IdempotencyKey.created_at < func.now() - LIFETIME,
+    ).returning(
+        # The write that follows may wait as long as any other.
+        func.set_config("lock_timeout", "0", True)  # noqa: FBT003 - PostgreSQL's own
+    )
+
+
+async def _first_answer(session: AsyncSession, actor: Actor, key: str, own: bytes) -> Response:
+    """What the first request with the key was answered.
+
+    Raises `IdempotencyKeyReused` if that was another request, and `Unauthenticated`.
+    """
+    statement = select(IdempotencyKey).where(
+        IdempotencyKey.owner_id == actor.user_id,
+        IdempotencyKey.key == key,
+        credential_is_live(actor),
+    )
+    # The claim that failed has locked the row, so it is there.
+    first = (await session.scalars(statement)).one_or_none()
+    if first is None:
+        raise Unauthenticated
+    if first.fingerprint != own:
+        raise IdempotencyKeyReused
+    headers = {**first.headers, "Idempotent-Replayed": "true"}
+    return Response(first.body, status_code=first.status, headers=headers)
+
+
+async def _keep(session: AsyncSession, actor: Actor, key: str, response: Response) -> None:
+    """Store an answer with the key that the transaction has claimed."""
+    statement = update(IdempotencyKey).where(
+        IdempotencyKey.owner_id == actor.user_id, IdempotencyKey.key == key
+    )
+    await session.execute(
+        statement.values(
+            status=response.status_code,
+            headers={
+                name: response.headers[name] for name in KEPT_HEADERS if name in response.headers
+            },
+            body=bytes(response.body),
+        ).execution_options(synchronize_session=False)
+    )
+
+
+async def purge_expired_idempotency_keys(session: AsyncSession) -> int:
+    """Remove the keys that are older than 24 hours; returns how many.
+
+    Removes at most 1,000 per statement: the session should be in AUTOCOMMIT, so that no transaction
+    grows long. Safe to run anywhere at any time.
+    """
+    identity = tuple_(IdempotencyKey.owner_id, IdempotencyKey.key)
+    expired = (
+        select(IdempotencyKey.owner_id, IdempotencyKey.key)
+        .where(IdempotencyKey.created_at < func.now() - LIFETIME)
+        .limit(PURGED_AT_ONCE)
+        # A key that is just being taken over is not expired any more.
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        delete(IdempotencyKey)
+        .where(identity.in_(expired))
+        .execution_options(synchronize_session=False)
+    )
+    purged = 0
+    while True:
+        removed = len((await session.scalars(statement.returning(literal(1)))).all())
+        purged += removed
+        if removed < PURGED_AT_ONCE:
+            return purged
