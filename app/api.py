@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.accounts.router import api_keys, auth, users
+from app.tasks.batch.router import router as task_batch
 from app.tasks.router import repeatable as repeatable_tasks
 from app.tasks.router import router as tasks
 
@@ -11,4 +12,5 @@ router.include_router(users)
 router.include_router(auth)
 router.include_router(api_keys)
 router.include_router(repeatable_tasks)
+router.include_router(task_batch)
 router.include_router(tasks)

@@ -48,9 +48,9 @@ def _invalid(field: str, message: str, code: FieldErrorCode = "invalid") -> Vali
     return ValidationFailed(errors=[FieldError(field=f"body.{field}", message=message, code=code)])
 
 
-def refusal_of(error: IntegrityError, given: Mapping[str, Any]) -> APIError | None:
+def refusal_of(constraint: str | None, given: Mapping[str, Any]) -> APIError | None:
     """What a constraint's refusal of the `given` fields means to a client; None for a bug."""
-    match violated_constraint(error):
+    match constraint:
         case "fk_tasks_owner_id":
             # The account was closed after the statement had begun.
             return Unauthenticated()
@@ -72,7 +72,7 @@ def refusals_told(given: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
-        refusal = refusal_of(error, given)
+        refusal = refusal_of(violated_constraint(error), given)
         if refusal is None:
             raise
         raise refusal from None

@@ -16,6 +16,7 @@ from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
 from app.tasks import idempotency
+from tests.concurrency.locks import wait_until_waiting
 from tests.conftest import NewDatabase
 from tests.support import (
     Account,
@@ -57,18 +58,6 @@ async def held_key(database: Database, account: Account) -> AsyncIterator[AsyncS
             {"id": account.id},
         )
         yield session
-
-
-async def wait_until_waiting(database: Database, statement: str, count: int = 1) -> None:
-    """Return once `count` backends wait for a lock in statements that begin so."""
-    query = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND wait_event_type = 'Lock' AND query LIKE :statement || '%'"
-    )
-    async with asyncio.timeout(10):
-        async with database.session() as session:
-            while await session.scalar(query, {"statement": statement}) != count:
-                pass
 
 
 async def test_twenty_at_once_make_one_row_and_get_twenty_equal_answers(

@@ -108,6 +108,7 @@ async def test_operations_are_named_verb_noun_and_described(document: dict[str, 
         "read_task",
         "update_task",
         "delete_task",
+        "run_batch",
     }
     for name, operation in found.items():
         assert operation["summary"], name
@@ -132,7 +133,7 @@ async def test_every_secured_operation_documents_its_scope_and_401_and_403(
         for name, operation in operations(document).items()
         if "security" in operation
     }
-    assert len(secured) == 16
+    assert len(secured) == 17
     for name, operation in secured.items():
         login, key = operation["security"]
         assert len(login["Login"]) == 1, name
@@ -154,8 +155,25 @@ async def test_writes_that_are_safe_to_repeat_document_the_key_and_its_errors(
         for name, operation in operations(document).items()
         if "Idempotency-Key" in {one["name"] for one in operation.get("parameters", [])}
     }
-    assert set(repeatable) == {"create_task"}
+    assert set(repeatable) == {"create_task", "run_batch"}
     for name, operation in repeatable.items():
         conflicts = operation["responses"]["409"]["content"]["application/json"]["examples"]
         assert "idempotency_in_flight" in conflicts, name
         assert "422" in operation["responses"], name
+
+
+async def test_the_operations_of_a_batch_are_told_apart_by_op(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    operation = schemas["TaskBatch"]["properties"]["operations"]["items"]
+
+    assert operation["discriminator"]["propertyName"] == "op"
+    assert set(operation["discriminator"]["mapping"]) == {"create", "update", "delete"}
+    for op, reference in operation["discriminator"]["mapping"].items():
+        model = schemas[reference.rpartition("/")[2]]
+        assert model["properties"]["op"]["const"] == op
+        assert "op" in model["required"]
+    result = schemas["BatchResults"]["properties"]["results"]["items"]
+    assert [one["$ref"].rpartition("/")[2] for one in result["anyOf"]] == [
+        "OperationSucceeded",
+        "OperationFailed",
+    ]

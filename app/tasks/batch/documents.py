@@ -1,0 +1,70 @@
+"""JSON as PostgreSQL keeps it in `jsonb`, computed here.
+
+A batch is applied in memory. What its operations answer, and whether they change anything, must be
+what single calls would say, for which the database computes the same.
+"""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+
+def merge_patch(target: object, patch: object) -> Any:  # noqa: ANN401 - JSON is anything
+    """RFC 7396: `patch` applied to `target`, neither of which is changed."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def as_stored(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
+    """The value as it comes back: numbers written out, members by length and then by bytes."""
+    match value:
+        case dict():
+            names = sorted(value, key=lambda name: (len(name.encode()), name.encode()))
+            return {name: as_stored(value[name]) for name in names}
+        case list():
+            return [as_stored(item) for item in value]
+        case float() if "e+" in repr(value):
+            return int(Decimal(repr(value)))
+        case float():
+            # PostgreSQL knows no negative zero.
+            return value + 0.0
+    return value
+
+
+def stored_size(document: Any) -> int:  # noqa: ANN401 - JSON is anything
+    """The bytes of what `as_stored` returned as compact UTF-8 JSON, its numbers written out."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return len(text.encode()) + _written_out(document)
+
+
+def _written_out(value: Any) -> int:  # noqa: ANN401 - JSON is anything
+    """How much longer the small numbers in the value are without exponents."""
+    match value:
+        case dict():
+            return sum(_written_out(member) for member in value.values())
+        case list():
+            return sum(_written_out(item) for item in value)
+        case float() if "e" in repr(value):
+            return len(format(Decimal(repr(value)), "f")) - len(repr(value))
+    return 0
+
+
+def is_same(one: Any, other: Any) -> bool:  # noqa: ANN401 - JSON is anything
+    """Whether the two are equal in `jsonb`, to which `1` and `1.0` are, but `1` and `true` not."""
+    match one, other:
+        case dict(), dict():
+            return one.keys() == other.keys() and all(
+                is_same(one[name], other[name]) for name in one
+            )
+        case list(), list():
+            return len(one) == len(other) and all(map(is_same, one, other))
+        case (bool(), _) | (_, bool()):
+            return one is other
+    return bool(one == other)

@@ -1,0 +1,112 @@
+"""The statements of a batch: one for all of its tasks at a time, each of them guarded.
+
+Those that write return the ids of what they have written.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Select,
+    TableValuedAlias,
+    and_,
+    any_,
+    case,
+    column,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
+
+from app.accounts.credentials import Actor, credential_is_live
+from app.tasks.batch.workspace import Row
+from app.tasks.models import Task
+from app.tasks.queries import columns, owned_by
+
+WRITTEN = [one for one in columns if one.computed is None]
+UPDATED = [one for one in WRITTEN if one.name not in {"id", "owner_id", "created_at"}]
+
+
+def allot_ids(creates: int) -> Select[Any]:
+    """The time, and ids for so many new tasks; the first row has none."""
+    number = func.generate_series(0, creates).column_valued("number")
+    sequence = func.pg_get_serial_sequence(Task.__tablename__, "id")
+    new_id = case((number > 0, func.nextval(sequence, type_=BigInteger)))
+    return select(func.now().label("now"), new_id.label("id"))
+
+
+def _is_any_of(one: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+    """Like `IN`, with one parameter: the statement's text is the same for any number of values."""
+    return one == any_(literal(list(values), ARRAY(one.type)))
+
+
+def lock_tasks(actor: Actor, ids: Iterable[int], names: Iterable[str]) -> Select[Any]:
+    """The tasks with these ids, and those that hold one of these external_ids.
+
+    Locked in the order of their ids, so that two batches wait for each other and never in a circle.
+    """
+    holds_name = and_(Task.deleted_at.is_(None), _is_any_of(columns["external_id"], names))
+    return (
+        select(*WRITTEN)
+        .where(owned_by(actor), or_(_is_any_of(columns["id"], ids), holds_name))
+        .order_by(Task.id)
+        .with_for_update()
+    )
+
+
+def delete_tasks(actor: Actor, ids: Sequence[int]) -> ReturningDelete[Any]:
+    statement = delete(Task).where(_is_any_of(columns["id"], ids), owned_by(actor))
+    return statement.returning(Task.id).execution_options(synchronize_session=False)
+
+
+def release_external_ids(actor: Actor, ids: Sequence[int]) -> ReturningUpdate[Any]:
+    statement = update(Task).where(_is_any_of(columns["id"], ids), owned_by(actor))
+    statement = statement.values(external_id=None).execution_options(synchronize_session=False)
+    return statement.returning(Task.id)
+
+
+def update_tasks(actor: Actor, changed: Sequence[tuple[Row, Row]]) -> ReturningUpdate[Any]:
+    """Bring the locked tasks from what they were to what they are."""
+    given = _recordset([_difference(before, after) for before, after in changed])
+    values = {
+        # What is never null is sent only where it has changed: texts are long.
+        one: given.c[one.name] if one.nullable else func.coalesce(given.c[one.name], one)
+        for one in UPDATED
+    }
+    statement = update(Task).where(Task.id == given.c.id, owned_by(actor)).values(values)
+    return statement.returning(Task.id).execution_options(synchronize_session=False)
+
+
+def _difference(before: Row, after: Row) -> dict[str, Any]:
+    names = [one.name for one in UPDATED if one.nullable or after[one.name] is not before[one.name]]
+    return {"id": after["id"]} | {name: after[name] for name in names}
+
+
+def insert_tasks(actor: Actor, rows: Sequence[Row]) -> ReturningInsert[Any]:
+    """Insert the tasks with the ids they have."""
+    given = _recordset(rows)
+    source = select(*(given.c[one.name] for one in WRITTEN)).where(credential_is_live(actor))
+    return insert(Task).from_select(WRITTEN, source).returning(Task.id)
+
+
+def _recordset(rows: Sequence[Row]) -> TableValuedAlias:
+    """The rows as a table of one parameter."""
+    documents = [{name: _as_json(value) for name, value in row.items()} for row in rows]
+    table = func.jsonb_to_recordset(literal(documents, JSONB)).table_valued(
+        *(column(one.name, one.type) for one in WRITTEN)
+    )
+    return table.render_derived(name="given", with_types=True)
+
+
+def _as_json(value: Any) -> Any:  # noqa: ANN401 - what a column holds
+    return value.isoformat() if isinstance(value, date) else value

@@ -1,0 +1,161 @@
+"""What clients send and get in a batch."""
+
+from typing import Annotated, Literal
+
+from pydantic import MISSING, Field, SkipValidation, ValidationError
+
+from app.core.errors import MAXIMUM_ERRORS_SHOWN, field_errors
+from app.core.responses import Envelope, FieldError, ReadModel
+from app.core.schemas import MAXIMUM_ID, InputModel
+from app.tasks.schemas import TaskCreate, TaskRead, TaskUpdate
+
+MAXIMUM_OPERATIONS = 1000
+
+TaskIdInput = Annotated[
+    int, Field(strict=True, ge=1, le=MAXIMUM_ID, description="The task's id.", examples=[7])
+]
+ExpectedVersion = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=1,
+        le=MAXIMUM_ID,
+        description="Do it only if the task has this version; else 412.",
+        examples=[3],
+    ),
+]
+
+
+class CreateOperation(InputModel):
+    """Create a task."""
+
+    op: Literal["create"] = Field(description="What to do.", examples=["create"])
+    task: TaskCreate
+
+
+class UpdateOperation(InputModel):
+    """Change a task by a JSON Merge Patch."""
+
+    op: Literal["update"] = Field(description="What to do.", examples=["update"])
+    id: TaskIdInput
+    version: ExpectedVersion | MISSING = MISSING
+    changes: TaskUpdate
+
+
+class DeleteOperation(InputModel):
+    """Move a task to the trash, or remove it for good."""
+
+    op: Literal["delete"] = Field(description="What to do.", examples=["delete"])
+    id: TaskIdInput
+    version: ExpectedVersion | MISSING = MISSING
+    permanent: bool = Field(
+        default=False,
+        strict=True,
+        description="Remove it for good, from the trash too.",
+        examples=[False],
+    )
+
+
+Operation = CreateOperation | UpdateOperation | DeleteOperation
+_MODELS: dict[object, type[Operation]] = {
+    "create": CreateOperation,
+    "update": UpdateOperation,
+    "delete": DeleteOperation,
+}
+
+
+class TaskBatch(InputModel):
+    """Operations to run in order."""
+
+    atomic: bool = Field(
+        default=True,
+        strict=True,
+        description="All or nothing; if false, each operation stands alone.",
+        examples=[True],
+    )
+    # Documented here and validated one by one in `parse_operation`: what is wrong with one is that
+    # one's result if the batch is not atomic.
+    operations: list[SkipValidation[Annotated[Operation, Field(discriminator="op")]]] = Field(
+        min_length=1,
+        max_length=MAXIMUM_OPERATIONS,
+        description="What to do; each operation sees what those before it did.",
+        examples=[
+            [
+                {"op": "create", "task": {"title": "Water the plants"}},
+                {"op": "update", "id": 7, "version": 3, "changes": {"status": "completed"}},
+                {"op": "delete", "id": 8},
+            ]
+        ],
+    )
+
+
+def parse_operation(index: int, sent: object) -> Operation | list[FieldError]:
+    """The operation that was sent as the batch's `index`-th, or what is wrong with it."""
+    path = ("body", "operations", index)
+    if not isinstance(sent, dict):
+        return field_errors([{"loc": path, "type": "model_attributes_type", "msg": ""}])
+    if "op" not in sent:
+        return field_errors([{"loc": (*path, "op"), "type": "missing", "msg": ""}])
+    op = sent["op"]
+    if not isinstance(op, str) or op not in _MODELS:
+        message = "Input should be create, update or delete"
+        kind = "invalid" if isinstance(op, str) else "op_type"
+        return field_errors([{"loc": (*path, "op"), "type": kind, "msg": message}])
+    try:
+        return _MODELS[op].model_validate(sent)
+    except ValidationError as error:
+        if error.error_count() > MAXIMUM_ERRORS_SHOWN:
+            # To put thousands into words would take seconds.
+            message = f"This operation has more than {MAXIMUM_ERRORS_SHOWN} faults"
+            return field_errors([{"loc": path, "type": "invalid", "msg": message}])
+        return field_errors(
+            [{**fault, "loc": (*path, *fault["loc"])} for fault in error.errors(include_url=False)]
+        )
+
+
+class OperationSucceeded(ReadModel):
+    """What an operation did."""
+
+    index: int = Field(description="The operation's place in the batch, from 0.", examples=[0])
+    status: Literal[200, 201] = Field(
+        description="The status that a call of its own would have had.", examples=[201]
+    )
+    data: TaskRead | None = Field(description="The task as it was then; null for a delete.")
+
+
+class OperationError(ReadModel):
+    """Why an operation failed."""
+
+    code: str = Field(
+        description="What went wrong, for programs; never changes.", examples=["version_conflict"]
+    )
+    message: str = Field(
+        description="What went wrong, for people.",
+        examples=["The task has been changed since this version"],
+    )
+    errors: list[FieldError] | MISSING = Field(
+        default=MISSING, description="There only when single fields are to blame."
+    )
+
+
+class OperationFailed(ReadModel):
+    """Why an operation did nothing."""
+
+    index: int = Field(description="The operation's place in the batch, from 0.", examples=[1])
+    status: int = Field(
+        description="The status that a call of its own would have had.", examples=[412]
+    )
+    error: OperationError
+
+
+OperationResult = OperationSucceeded | OperationFailed
+
+
+class BatchResults(ReadModel):
+    """What became of each operation."""
+
+    results: list[OperationResult] = Field(description="One for each operation, in order.")
+
+
+class BatchResponse(Envelope[BatchResults]):
+    """What became of each operation."""

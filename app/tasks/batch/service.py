@@ -1,0 +1,172 @@
+"""Running a batch: everything in a handful of statements, however many operations there are."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.credentials import Actor, ensure_credential_is_live
+from app.accounts.errors import Unauthenticated
+from app.core.errors import MAXIMUM_ERRORS_SHOWN, APIError, Overloaded, ValidationFailed
+from app.core.responses import FieldError, FieldErrorCode
+from app.db.errors import sqlstate_of, violated_constraint
+from app.tasks.batch import queries
+from app.tasks.batch.schemas import (
+    CreateOperation,
+    Operation,
+    OperationError,
+    OperationFailed,
+    OperationResult,
+    OperationSucceeded,
+    TaskBatch,
+    UpdateOperation,
+    parse_operation,
+)
+from app.tasks.batch.workspace import Workspace
+from app.tasks.errors import ExternalIdTaken, TaskNotFound, VersionConflict
+from app.tasks.models import UNIQUE_EXTERNAL_ID
+from app.tasks.schemas import TaskRead
+
+ATTEMPTS = 5
+DEADLOCK = "40P01"
+
+Faults = list[FieldError]
+
+
+async def run_batch(session: AsyncSession, actor: Actor, batch: TaskBatch) -> list[OperationResult]:
+    """Run the operations in order and return what became of each. Must run in a transaction.
+
+    If the batch is atomic, raises `ValidationFailed` that names every invalid operation, else the
+    error of the first that failed: `TaskNotFound`, `VersionConflict`, `ExternalIdTaken` or
+    `ValidationFailed`. Raises `Unauthenticated`, and `Overloaded` when other writers were in the
+    way time and again.
+    """
+    operations = [parse_operation(index, sent) for index, sent in enumerate(batch.operations)]
+    if batch.atomic and (faults := [one for one in operations if isinstance(one, list)]):
+        raise ValidationFailed(errors=_shown(faults))
+    for _ in range(ATTEMPTS):
+        try:
+            async with session.begin_nested():
+                return await _attempt(session, actor, operations, atomic=batch.atomic)
+        except DBAPIError as error:
+            constraint = violated_constraint(error)
+            if constraint == "fk_tasks_owner_id":
+                # The account was closed after the batch had begun.
+                raise Unauthenticated from None
+            # Another writer took an external_id under us. It is there to be seen by now: the next
+            # attempt finds out which operation that concerns.
+            if constraint != UNIQUE_EXTERNAL_ID and sqlstate_of(error) != DEADLOCK:
+                raise
+    raise Overloaded
+
+
+def _shown(faults: list[Faults]) -> Faults:
+    """Each invalid operation's first fault, and of the others as many as answers commonly hold."""
+    spare = max(0, MAXIMUM_ERRORS_SHOWN - len(faults))
+    shown: Faults = []
+    for first, *others in faults:
+        shown += [first, *others[:spare]]
+        spare -= len(others[:spare])
+    return shown
+
+
+async def _attempt(
+    session: AsyncSession, actor: Actor, operations: Sequence[Operation | Faults], *, atomic: bool
+) -> list[OperationResult]:
+    workspace = await _lock(
+        session, actor, [one for one in operations if not isinstance(one, list)]
+    )
+    results: list[OperationResult] = []
+    for index, operation in enumerate(operations):
+        if isinstance(operation, list):
+            results.append(_failed(index, ValidationFailed(errors=operation)))
+            continue
+        try:
+            row = workspace.run(operation)
+        except APIError as error:
+            _blame(error, index, operation, atomic=atomic)
+            if atomic:
+                await ensure_credential_is_live(session, actor)
+                raise
+            results.append(_failed(index, error))
+        else:
+            status = 201 if isinstance(operation, CreateOperation) else 200
+            data = None if row is None else TaskRead.model_validate(row)
+            results.append(OperationSucceeded(index=index, status=status, data=data))
+    await _write(session, actor, workspace)
+    return results
+
+
+async def _lock(session: AsyncSession, actor: Actor, operations: Sequence[Operation]) -> Workspace:
+    """Lock the tasks that the operations name, by id or by external_id."""
+    ids: set[int] = set()
+    names: set[str] = set()
+    creates = 0
+    for operation in operations:
+        if isinstance(operation, CreateOperation):
+            creates += 1
+            given = operation.task.external_id
+        else:
+            ids.add(operation.id)
+            changes = (
+                operation.changes.model_dump() if isinstance(operation, UpdateOperation) else {}
+            )
+            given = changes.get("external_id")
+        if given is not None:
+            names.add(given)
+    allotted = (await session.execute(queries.allot_ids(creates))).all()
+    rows = []
+    if ids or names:
+        statement = queries.lock_tasks(actor, sorted(ids), sorted(names))
+        rows = [dict(row) for row in (await session.execute(statement)).mappings()]
+    new_ids = sorted(row.id for row in allotted if row.id is not None)
+    return Workspace(actor.user_id, rows, new_ids=new_ids, now=allotted[0].now)
+
+
+async def _write(session: AsyncSession, actor: Actor, workspace: Workspace) -> None:
+    """Bring the database to where the workspace is. Raises `Unauthenticated`."""
+    steps: list[tuple[Callable[..., Any], Sequence[Any]]] = [
+        (queries.delete_tasks, workspace.removed),
+        (queries.release_external_ids, workspace.passing_on),
+        (queries.update_tasks, workspace.changed),
+        (queries.insert_tasks, workspace.created),
+    ]
+    needed = [(statement, tasks) for statement, tasks in steps if tasks]
+    for statement, tasks in needed:
+        written = await session.scalars(statement(actor, tasks))
+        if len(written.all()) != len(tasks):
+            raise Unauthenticated
+    if not needed:
+        await ensure_credential_is_live(session, actor)
+
+
+def _blame(error: APIError, index: int, operation: Operation, *, atomic: bool) -> None:
+    """Let the error's fields be those of the operation.
+
+    An error that blames no field is given one if the batch is atomic: nothing else would tell which
+    operation it was.
+    """
+    path = f"body.operations[{index}]"
+    part = "task" if isinstance(operation, CreateOperation) else "changes"
+    for fault in error.errors:
+        fault.field = f"{path}.{part}{fault.field.removeprefix('body')}"
+    if error.errors or not atomic:
+        return
+    field, code = _CULPRITS[type(error)]
+    field = f"{part}.{field}" if field == "external_id" else field
+    error.errors = [FieldError(field=f"{path}.{field}", message=error.message, code=code)]
+
+
+_CULPRITS: dict[type[APIError], tuple[str, FieldErrorCode]] = {
+    TaskNotFound: ("id", "invalid"),
+    VersionConflict: ("version", "incorrect"),
+    ExternalIdTaken: ("external_id", "duplicate"),
+}
+
+
+def _failed(index: int, error: APIError) -> OperationFailed:
+    told = OperationError(code=error.code, message=error.message)
+    if error.errors:
+        told.errors = error.errors
+    return OperationFailed(index=index, status=error.status, error=told)
