@@ -27,14 +27,18 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
+from sqlalchemy.sql.elements import KeyedColumnElement
 
 from app.accounts.credentials import Actor, credential_is_live
-from app.tasks.batch.workspace import Row
+from app.tasks.batch.workspace import Change, Row
 from app.tasks.models import Task
 from app.tasks.queries import columns, owned_by
 
 WRITTEN = [one for one in columns if one.computed is None]
+NULLABLE = {one.name for one in WRITTEN if one.nullable}
 UPDATED = [one for one in WRITTEN if one.name not in {"id", "owner_id", "created_at"}]
+# What the search looks at.
+TEXTS = {"title", "title_key", "description", "tags"}
 
 
 def allot_ids(creates: int) -> Select[Any]:
@@ -75,21 +79,35 @@ def release_external_ids(actor: Actor, ids: Sequence[int]) -> ReturningUpdate[An
     return statement.returning(Task.id)
 
 
-def update_tasks(actor: Actor, changed: Sequence[tuple[Row, Row]]) -> ReturningUpdate[Any]:
+def update_texts(actor: Actor, changed: Sequence[Change]) -> ReturningUpdate[Any]:
     """Bring the locked tasks from what they were to what they are."""
+    return _update(actor, changed, UPDATED)
+
+
+def update_others(actor: Actor, changed: Sequence[Change]) -> ReturningUpdate[Any]:
+    """The same for tasks whose texts stay, which are not made searchable again then."""
+    return _update(actor, changed, [one for one in UPDATED if one.name not in TEXTS])
+
+
+def _update(
+    actor: Actor, changed: Sequence[Change], written: Sequence[KeyedColumnElement[Any]]
+) -> ReturningUpdate[Any]:
     given = _recordset([_difference(before, after) for before, after in changed])
     values = {
         # What is never null is sent only where it has changed: texts are long.
-        one: given.c[one.name] if one.nullable else func.coalesce(given.c[one.name], one)
-        for one in UPDATED
+        one: given.c[one.name] if one.name in NULLABLE else func.coalesce(given.c[one.name], one)
+        for one in written
     }
     statement = update(Task).where(Task.id == given.c.id, owned_by(actor)).values(values)
     return statement.returning(Task.id).execution_options(synchronize_session=False)
 
 
 def _difference(before: Row, after: Row) -> dict[str, Any]:
-    names = [one.name for one in UPDATED if one.nullable or after[one.name] is not before[one.name]]
-    return {"id": after["id"]} | {name: after[name] for name in names}
+    return {"id": after["id"]} | {
+        one.name: after[one.name]
+        for one in UPDATED
+        if one.name in NULLABLE or after[one.name] is not before[one.name]
+    }
 
 
 def insert_tasks(actor: Actor, rows: Sequence[Row]) -> ReturningInsert[Any]:

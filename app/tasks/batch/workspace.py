@@ -26,6 +26,8 @@ from app.tasks.service import refusal_of
 
 Row = Mapping[str, Any]
 """A task by the names of its columns; never changed in place."""
+Change = tuple[Row, Row]
+"""A task before and after."""
 
 
 class Workspace:
@@ -145,8 +147,8 @@ class Workspace:
         return [row for row in self.after.values() if row["id"] not in self.before]
 
     @property
-    def changed(self) -> list[tuple[Row, Row]]:
-        """What is to be updated: the tasks before and after."""
+    def changed(self) -> list[Change]:
+        """What is to be updated."""
         return [
             (before, self.after[before["id"]])
             for before in self.before.values()
