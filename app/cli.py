@@ -304,7 +304,7 @@ def set_password(name: str, *, password_stdin: PasswordFromStdin = False) -> Non
 
 @cli.command()
 def purge() -> None:
-    """Remove for good what has been in the trash for TRASH_RETENTION_DAYS."""
+    """Remove for good what has had its time: in the trash, and of idempotency keys."""
 
     async def run(settings: Settings) -> dict[str, int] | None:
         database = Database(settings)
@@ -320,7 +320,7 @@ def purge() -> None:
     if removed is None:
         typer.echo("Another process is purging; nothing was done here.")
     else:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in removed.items())
+        kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in removed.items())
         typer.echo(f"Removed {kinds} for good.")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from fastapi import Request, Response
-from sqlalchemy import delete, func, literal, select, tuple_, update
+from sqlalchemy import Delete, delete, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -37,7 +37,6 @@ LIFETIME = timedelta(hours=24)
 WAIT_SECONDS = 5.0
 # Each holds a body in memory.
 MAXIMUM_WAITING = 100
-PURGED_AT_ONCE = 1000
 LOCK_NOT_AVAILABLE = "55P03"
 # What an answer is made of, beside its status and its body.
 KEPT_HEADERS = ("content-type", "location", "etag", "cache-control")
@@ -263,28 +262,15 @@ async def _keep(session: AsyncSession, actor: Actor, key: str, response: Respons
     )
 
 
-async def purge_expired_idempotency_keys(session: AsyncSession) -> int:
-    """Remove the keys that are older than 24 hours; returns how many.
-
-    Removes at most 1,000 per statement: the session should be in AUTOCOMMIT, so that no transaction
-    grows long. Safe to run anywhere at any time.
-    """
-    identity = tuple_(IdempotencyKey.owner_id, IdempotencyKey.key)
+def delete_expired_keys(at_once: int) -> Delete:
+    """Remove keys that are older than 24 hours, at most `at_once` of them."""
     expired = (
         select(IdempotencyKey.owner_id, IdempotencyKey.key)
         .where(IdempotencyKey.created_at < func.now() - LIFETIME)
-        .limit(PURGED_AT_ONCE)
+        .limit(at_once)
         # A key that is just being taken over is not expired any more.
         .with_for_update(skip_locked=True)
     )
-    statement = (
-        delete(IdempotencyKey)
-        .where(identity.in_(expired))
-        .execution_options(synchronize_session=False)
+    return delete(IdempotencyKey).where(
+        tuple_(IdempotencyKey.owner_id, IdempotencyKey.key).in_(expired)
     )
-    purged = 0
-    while True:
-        removed = len((await session.scalars(statement.returning(literal(1)))).all())
-        purged += removed
-        if removed < PURGED_AT_ONCE:
-            return purged

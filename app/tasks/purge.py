@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core.settings import Settings
 from app.db.errors import report
 from app.db.session import Database
+from app.tasks.idempotency import delete_expired_keys
 from app.tasks.models import Task
 
 # Any constant will do, as long as every node takes the same one.
@@ -44,6 +45,7 @@ def _trash_past_its_retention(settings: Settings) -> Delete:
 # What is removed, by what it is called in the log; each statement removes at most `BATCH` rows.
 PURGES: dict[str, Callable[[Settings], Delete]] = {
     "tasks": _trash_past_its_retention,
+    "idempotency_keys": lambda _: delete_expired_keys(BATCH),
 }
 
 

@@ -72,9 +72,7 @@ LOCATION_HEADER = {
     summary="Create a task",
     dependencies=[requires("tasks:write")],
     responses={
-        **document_errors(
-            *BODY_ERRORS, ExternalIdTaken, IdempotencyInFlight, IdempotencyKeyReused
-        ),
+        **document_errors(*BODY_ERRORS, ExternalIdTaken, IdempotencyInFlight, IdempotencyKeyReused),
         201: {"headers": ETAG_HEADER | LOCATION_HEADER | REPLAYED_HEADER},
     },
     openapi_extra=DOCUMENTED_HEADER,

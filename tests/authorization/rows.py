@@ -136,6 +136,18 @@ async def put_task(owner: Account) -> Call:
     return Call("PUT", f"{API}/tasks/external/e", options, foreign=412)
 
 
+async def run_batch(owner: Account) -> Call:
+    """Ids in a body say no more than ids in a path."""
+    changed, trashed = [(await owner.create_task(title=MARK))["id"] for _ in range(2)]
+    assert (await owner.client.delete(f"{API}/tasks/{trashed}")).status_code == 200
+    operations = [
+        {"op": "create", "task": {"title": "Made by the call"}},
+        {"op": "update", "id": changed, "changes": {"description": "Changed"}},
+        {"op": "delete", "id": trashed, "permanent": True},
+    ]
+    return Call("POST", f"{API}/tasks/batch", {"json": {"operations": operations}}, foreign=404)
+
+
 # Operations that need no credential, and ignore one that is sent.
 PUBLIC: dict[str, Row] = {
     row.__name__: row
@@ -160,5 +172,6 @@ SECURED: dict[str, Row] = {
         list_trash,
         restore_task,
         put_task,
+        run_batch,
     )
 }

@@ -51,11 +51,11 @@ async def test_what_is_older_than_the_retention_is_removed_and_nothing_else(
     database, settings = own
     monkeypatch.setattr(purge, "BATCH", 3)
 
-    assert await purge.purge(database, settings) == {"tasks": 10}
+    assert await purge.purge(database, settings) == {"tasks": 10, "idempotency_keys": 0}
     assert await titles(database) == {"live", *(f"{day}" for day in range(1, 31))}
-    assert await purge.purge(database, settings) == {"tasks": 0}
+    assert await purge.purge(database, settings) == {"tasks": 0, "idempotency_keys": 0}
     shorter = settings.model_copy(update={"trash_retention_days": 0})
-    assert await purge.purge(database, shorter) == {"tasks": 30}
+    assert await purge.purge(database, shorter) == {"tasks": 30, "idempotency_keys": 0}
     assert await titles(database) == {"live"}
 
 
@@ -65,14 +65,14 @@ async def test_while_one_purges_another_does_nothing(own: tuple[Database, Settin
         lock = text("SELECT pg_advisory_xact_lock(:key)")
         await session.execute(lock, {"key": purge.PURGE_LOCK})
         assert await purge.purge(database, settings) is None
-    assert await purge.purge(database, settings) == {"tasks": 10}
+    assert await purge.purge(database, settings) == {"tasks": 10, "idempotency_keys": 0}
 
 
 async def test_a_task_that_is_being_restored_is_left_alone(own: tuple[Database, Settings]) -> None:
     database, settings = own
     async with database.transaction() as session:
         await session.execute(text("UPDATE tasks SET deleted_at = NULL WHERE title = '40'"))
-        assert await purge.purge(database, settings) == {"tasks": 9}
+        assert await purge.purge(database, settings) == {"tasks": 9, "idempotency_keys": 0}
     assert "40" in await titles(database)
 
 
@@ -124,7 +124,7 @@ async def test_an_operator_can_purge_at_any_time(new_database: NewDatabase) -> N
         assert process.returncode == 0
         return output.decode()
 
-    assert await run() == "Removed 20 tasks for good.\n"
+    assert await run() == "Removed 20 tasks, 0 idempotency keys for good.\n"
     connection = await asyncpg.connect(url)
     assert await connection.fetchval("SELECT count(*) FROM tasks") == 21
     await connection.execute("SELECT pg_advisory_lock($1)", purge.PURGE_LOCK)

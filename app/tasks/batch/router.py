@@ -21,7 +21,7 @@ from app.tasks.errors import (
     TaskNotFound,
     VersionConflict,
 )
-from app.tasks.idempotency import DOCUMENTED_HEADER, IdempotentRoute
+from app.tasks.idempotency import DOCUMENTED_HEADER, REPLAYED_HEADER, IdempotentRoute
 
 
 class BatchRoute(IdempotentRoute):
@@ -35,19 +35,22 @@ router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=BatchRoute)
     "/batch",
     summary="Run many operations",
     dependencies=[requires("tasks:write")],
-    responses=document_errors(
-        *BODY_ERRORS,
-        Unauthenticated,
-        InsufficientScope,
-        TaskNotFound,
-        ExternalIdTaken,
-        IdempotencyInFlight,
-        VersionConflict,
-        IdempotencyKeyReused,
-        InternalError,
-        DatabaseUnavailable,
-        Overloaded,
-    ),
+    responses={
+        **document_errors(
+            *BODY_ERRORS,
+            Unauthenticated,
+            InsufficientScope,
+            TaskNotFound,
+            ExternalIdTaken,
+            IdempotencyInFlight,
+            VersionConflict,
+            IdempotencyKeyReused,
+            InternalError,
+            DatabaseUnavailable,
+            Overloaded,
+        ),
+        200: {"headers": REPLAYED_HEADER},
+    },
     openapi_extra=DOCUMENTED_HEADER,
 )
 async def run_batch(batch: TaskBatch, actor: CurrentUser, session: TransactionDep) -> BatchResponse:
