@@ -180,12 +180,12 @@ async def test_a_body_that_is_no_batch_is_refused(
 
 
 async def test_a_body_may_have_8_mib(alice: Account) -> None:
-    operation = create(title="x", description="x" * 18_000)
-    response = await run(alice, *[operation] * 400)
-    assert len(response.request.content) > 7_000_000
-    assert len(results(response)) == 400
-
+    operation = create(title="x", metadata={"a": "x" * 16_000})
     response = await run(alice, *[operation] * 500)
+    assert len(response.request.content) > 8_000_000
+    assert len(results(response)) == 500
+
+    response = await run(alice, *[operation] * 530)
     assert_error(response, 413, "payload_too_large")
 
 

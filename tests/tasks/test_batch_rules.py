@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from app.tasks.batch import service
 from app.tasks.batch.documents import as_stored, is_same, stored_size
 from tests.conftest import NewAccount
 from tests.support import Account
@@ -101,6 +102,28 @@ async def test_a_task_made_and_changed_in_one_batch_is_stored_as_it_is_in_the_en
         assert [one["status"] for one in each] == [201, 200, 200]
         read = await alice.client.get(f"{PATH}/{guess}")
         assert read.status_code == 404
+
+
+async def test_long_texts_are_written_in_portions(
+    alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "CHARACTERS_AT_ONCE", 10)
+    made = results(
+        await run(alice, *(create(title=f"{n}", description="x" * n) for n in range(12)))
+    )
+    ids = [one["data"]["id"] for one in made]
+    changed = results(
+        await run(
+            alice,
+            *(update(one, description="y" * n) for n, one in enumerate(ids[:8])),
+            *(update(one, tags=["a"]) for one in ids[4:10]),
+            *(update(one, status="completed") for one in ids[6:]),
+        )
+    )
+
+    latest = {one["data"]["id"]: one["data"] for one in made + changed}
+    for one in ids:
+        assert (await alice.client.get(f"{PATH}/{one}")).json()["data"] == latest[one]
 
 
 NUMBERS = [0, -0.0, 1, 1.0, 100, 1e2, 1e16, 10**16, 1e22, 1e23, 10**23, 1.5e300, 1e-7, 5e-324, 0.1]
@@ -242,7 +265,7 @@ def _single_errors(index: int, error: dict[str, Any]) -> dict[str, Any]:
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     derandomize=True,
     deadline=None,
     # To shrink what fails would take minutes.
