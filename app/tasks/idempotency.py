@@ -88,18 +88,26 @@ class IdempotentRoute(StrictRoute):
         body = await request.json() if await request.body() else None
         own = fingerprint(request.method, request.scope["path"], body)
         turns: KeyTurns = request.app.state.key_turns
+        database = get_database(request)
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
-        async with (
-            turns.wait_for(actor, key, deadline=deadline),
-            get_database(request).transaction() as session,
-        ):
-            async with turns.claiming():
-                claimed = await _claim(session, actor, key, own, deadline=deadline)
-            if not claimed:
-                return await _first_answer(session, actor, key, own)
-            request.scope[REQUEST_TRANSACTION] = session
-            response = await handle(request)
-            await _keep(session, actor, key, response)
+        async with turns.wait_for(actor, key, deadline=deadline) as waited:
+            if waited:
+                # Most likely there is an answer by now, and those behind this one want it too.
+                async with database.session() as session:
+                    if (answer := await _first_answer(session, actor, key, own)) is not None:
+                        return answer
+            async with database.transaction() as session:
+                async with turns.claiming():
+                    claimed = await _claim(session, actor, key, own, deadline=deadline)
+                if not claimed:
+                    answer = await _first_answer(session, actor, key, own)
+                    if answer is None:
+                        # The claim that failed has locked the row: it is there, for live credentials.
+                        raise Unauthenticated
+                    return answer
+                request.scope[REQUEST_TRANSACTION] = session
+                response = await handle(request)
+                await _keep(session, actor, key, response)
         return response
 
 
@@ -147,10 +155,14 @@ class KeyTurns:
         self._claim_timeout = settings.database_pool_timeout
 
     @asynccontextmanager
-    async def wait_for(self, actor: Actor, key: str, *, deadline: float) -> AsyncGenerator[None]:
-        """Be the only one in this worker who uses the key. Raises `IdempotencyInFlight`."""
+    async def wait_for(self, actor: Actor, key: str, *, deadline: float) -> AsyncGenerator[bool]:
+        """Be the only one in this worker who uses the key; True if there was another before.
+
+        Raises `IdempotencyInFlight`.
+        """
         lock = self._locks.setdefault((actor.user_id, key), asyncio.Lock())
-        if lock.locked() and self._waiting >= MAXIMUM_WAITING:
+        waits = lock.locked()
+        if waits and self._waiting >= MAXIMUM_WAITING:
             raise IdempotencyInFlight
         self._waiting += 1
         try:
@@ -161,7 +173,7 @@ class KeyTurns:
         finally:
             self._waiting -= 1
         try:
-            yield
+            yield waits
         finally:
             lock.release()
 
@@ -226,20 +238,22 @@ def _insert_key(actor: Actor, key: str, own: bytes) -> ReturningInsert[Any]:
     )
 
 
-async def _first_answer(session: AsyncSession, actor: Actor, key: str, own: bytes) -> Response:
-    """What the first request with the key was answered.
+async def _first_answer(
+    session: AsyncSession, actor: Actor, key: str, own: bytes
+) -> Response | None:
+    """What the first request with the key was answered; None if there is none, or for strangers.
 
-    Raises `IdempotencyKeyReused` if that was another request, and `Unauthenticated`.
+    Raises `IdempotencyKeyReused` if that was another request.
     """
     statement = select(IdempotencyKey).where(
         IdempotencyKey.owner_id == actor.user_id,
         IdempotencyKey.key == key,
+        IdempotencyKey.created_at >= func.now() - LIFETIME,
         credential_is_live(actor),
     )
-    # The claim that failed has locked the row, so it is there.
     first = (await session.scalars(statement)).one_or_none()
     if first is None:
-        raise Unauthenticated
+        return None
     if first.fingerprint != own:
         raise IdempotencyKeyReused
     headers = {**first.headers, "Idempotent-Replayed": "true"}
