@@ -102,7 +102,7 @@ class IdempotentRoute(StrictRoute):
                 if not claimed:
                     answer = await _first_answer(session, actor, key, own)
                     if answer is None:
-                        # The claim that failed has locked the row: it is there, for live credentials.
+                        # A claim that fails has locked the row: for live credentials it is there.
                         raise Unauthenticated
                     return answer
                 request.scope[REQUEST_TRANSACTION] = session
@@ -241,7 +241,7 @@ def _insert_key(actor: Actor, key: str, own: bytes) -> ReturningInsert[Any]:
 async def _first_answer(
     session: AsyncSession, actor: Actor, key: str, own: bytes
 ) -> Response | None:
-    """What the first request with the key was answered; None if there is none, or for strangers.
+    """What the first request with the key was answered; None if there is no answer to be had.
 
     Raises `IdempotencyKeyReused` if that was another request.
     """
