@@ -280,8 +280,13 @@ async def _read_page(
     rows = (await session.execute(statement)).all()
     total: int | None = None
     if position is None and query.count:
-        # A page past the end has no row that could tell the total.
-        total = rows[0][1] if rows else await session.scalar(queries.count_of(among))
+        if rows:
+            total = rows[0][1]
+        else:
+            # A page past the end has no row that could tell the total. What others have added since
+            # it was read is not counted: it would be on this page.
+            count = await session.scalar(queries.count_of(among)) if query.offset else None
+            total = min(count or 0, query.offset)
     if not rows:
         # An ended credential sees nothing either, and must be told so.
         await ensure_credential_is_live(session, actor)

@@ -414,7 +414,9 @@ def new_client(base_url: str, settings: Settings) -> Iterator[Callable[[], httpx
         runner.run(database.close())
 
 
-def run_histories(new_client: Callable[[], httpx.Client], *, number: int, steps: int) -> None:
+def assert_histories_follow_the_model(
+    new_client: Callable[[], httpx.Client], *, number: int, steps: int
+) -> None:
     class HistoryOfItsOwn(History):
         def __init__(self) -> None:
             super().__init__(new_client())
@@ -436,11 +438,11 @@ def run_histories(new_client: Callable[[], httpx.Client], *, number: int, steps:
 def test_a_few_histories_go_as_the_model_of_the_contract_says(
     new_client: Callable[[], httpx.Client],
 ) -> None:
-    run_histories(new_client, number=8, steps=20)
+    assert_histories_follow_the_model(new_client, number=8, steps=20)
 
 
 @pytest.mark.endurance
 def test_a_thousand_histories_go_as_the_model_of_the_contract_says(
     new_client: Callable[[], httpx.Client],
 ) -> None:
-    run_histories(new_client, number=1000, steps=30)
+    assert_histories_follow_the_model(new_client, number=1000, steps=30)
