@@ -5,9 +5,7 @@ what only users should. A route of this class authenticates first, and refuses b
 would ignore: unknown and repeated query parameters, and bodies of another media type.
 """
 
-import json
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, ClassVar, get_origin
 from urllib.parse import parse_qsl
@@ -18,7 +16,6 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
-from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
@@ -26,13 +23,13 @@ from app.core.errors import (
     CONFIRM_CREDENTIAL,
     MAXIMUM_ERRORS_SHOWN,
     ClientClosedRequest,
-    MalformedJSON,
     PayloadTooLarge,
     UnsupportedMediaType,
     ValidationFailed,
     field_errors,
 )
 from app.core.responses import FieldError
+from app.core.strict_json import read_json
 
 MAXIMUM_BODY_BYTES = 1024 * 1024
 MAXIMUM_FORM_FIELDS = 100
@@ -81,20 +78,8 @@ class StrictRequest(Request):
     async def json(self) -> Any:  # noqa: ANN401 - JSON is anything
         """The body as strict JSON: no NaN, no Infinity, no lone surrogate, bounded in depth."""
         if not hasattr(self, "_json"):
-            self._json = await self._parse()
+            self._json = read_json(await self.body())
         return self._json
-
-    async def _parse(self) -> Any:  # noqa: ANN401 - JSON is anything
-        body = await self.body()
-        try:
-            value = from_json(body, allow_inf_nan=False)
-        except ValueError as error:
-            raise MalformedJSON(
-                errors=[FieldError(field="body", message=str(error), code="invalid")]
-            ) from None
-        if faults := _repeated_members(body):
-            raise ValidationFailed(errors=field_errors(faults))
-        return value
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]  # noqa: ANN401 - Starlette's limits
         """The URL-encoded body in strict UTF-8, which Starlette would read as Latin-1."""
@@ -202,42 +187,6 @@ def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
         or encoding.strip().lower() != "identity"
     ):
         raise UnsupportedMediaType
-
-
-class _Members(dict[str, Any]):
-    """A JSON object that remembers which of its members were given more than once."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.repeated = (
-            [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
-            if len(pairs) > len(self)
-            else []
-        )
-
-
-def _repeated_members(body: bytes) -> list[dict[str, Any]]:
-    """Faults for members given twice, of which RFC 8259 leaves open which one counts.
-
-    `body` has been parsed before, so it is JSON of a bounded depth.
-    """
-    found: list[dict[str, Any]] = []
-
-    def walk(value: object, location: tuple[str | int, ...]) -> None:
-        if isinstance(value, _Members):
-            message = "This field is given more than once"
-            found.extend(
-                {"loc": (*location, name), "type": "duplicate", "msg": message}
-                for name in value.repeated
-            )
-            for name, member in value.items():
-                walk(member, (*location, name))
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                walk(item, (*location, index))
-
-    walk(json.loads(body, object_pairs_hook=_Members, parse_int=len), ("body",))
-    return found
 
 
 def _check_query_names(request: Request, query_names: dict[str, bool]) -> None:

@@ -1,0 +1,62 @@
+"""JSON as this service reads it, whether it comes as a body or in a file."""
+
+import json
+from collections import Counter
+from typing import Any
+
+from pydantic_core import from_json
+
+from app.core.errors import MalformedJSON, ValidationFailed, field_errors
+from app.core.responses import FieldError
+
+
+def read_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
+    """The value of strict JSON: no NaN, no Infinity, no lone surrogate, bounded in depth.
+
+    Raises `MalformedJSON`, and `ValidationFailed` for members that are given more than once.
+    """
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise MalformedJSON(
+            errors=[FieldError(field="body", message=str(error), code="invalid")]
+        ) from None
+    if faults := _repeated_members(body):
+        raise ValidationFailed(errors=field_errors(faults))
+    return value
+
+
+class _Members(dict[str, Any]):
+    """A JSON object that remembers which of its members were given more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = (
+            [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+            if len(pairs) > len(self)
+            else []
+        )
+
+
+def _repeated_members(body: bytes) -> list[dict[str, Any]]:
+    """Faults for members given twice, of which RFC 8259 leaves open which one counts.
+
+    `body` has been parsed before, so it is JSON of a bounded depth.
+    """
+    found: list[dict[str, Any]] = []
+
+    def walk(value: object, location: tuple[str | int, ...]) -> None:
+        if isinstance(value, _Members):
+            message = "This field is given more than once"
+            found.extend(
+                {"loc": (*location, name), "type": "duplicate", "msg": message}
+                for name in value.repeated
+            )
+            for name, member in value.items():
+                walk(member, (*location, name))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                walk(item, (*location, index))
+
+    walk(json.loads(body, object_pairs_hook=_Members, parse_int=len), ("body",))
+    return found
