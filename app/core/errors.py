@@ -240,8 +240,9 @@ def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
 def as_api_error(error: BaseException) -> APIError:
     """What an error that FastAPI or Starlette raised means in the contract."""
     match error:
-        case APIError():
-            return error
+        # Starlette wraps an error that is raised when half the answer is out.
+        case (APIError() as known) | RuntimeError(__cause__=APIError() as known):
+            return known
         case RequestValidationError():
             return ValidationFailed(errors=field_errors(error.errors()))
         case StarletteHTTPException(status_code=404):

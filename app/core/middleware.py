@@ -128,6 +128,7 @@ class LastResortMiddleware:
             error = self.report(exception)
             if started or scope["type"] != "http":
                 # Half an answer is out; only a closed connection tells the client that it is cut.
+                log.warning("answer broken off", code=error.code)
                 raise
             await error_response(Request(scope), error)(scope, receive, send)
 

@@ -114,6 +114,11 @@ async def read_task_stats(owner: Account) -> Call:
     return Call("GET", f"{API}/tasks/stats")
 
 
+async def export_tasks(owner: Account) -> Call:
+    await owner.create_task(title=MARK)
+    return Call("GET", f"{API}/tasks/export")
+
+
 async def _trashed_task_path(owner: Account) -> str:
     path = await _task_path(owner)
     assert (await owner.client.delete(path)).status_code == 200
@@ -169,6 +174,7 @@ SECURED: dict[str, Row] = {
         update_task,
         delete_task,
         read_task_stats,
+        export_tasks,
         list_trash,
         restore_task,
         put_task,

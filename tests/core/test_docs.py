@@ -109,6 +109,7 @@ async def test_operations_are_named_verb_noun_and_described(document: dict[str, 
         "update_task",
         "delete_task",
         "run_batch",
+        "export_tasks",
     }
     for name, operation in found.items():
         assert operation["summary"], name
