@@ -75,7 +75,7 @@ def select_task(actor: Actor, task_id: int) -> Select[Task]:
     return select(Task).where(Task.id == task_id, visible_to(actor))
 
 
-def _moment_of_change() -> ColumnElement[datetime]:
+def moment_of_change() -> ColumnElement[datetime]:
     # now() is when the statement began, which may be before another write that it waited for.
     return func.greatest(func.now(), Task.updated_at + timedelta(microseconds=1))
 
@@ -89,7 +89,7 @@ def _with_consequences(values: Mapping[Any, ColumnElement[Any]]) -> Values:
     A write that changes nothing keeps all three.
     """
     changed = or_(*(column.is_distinct_from(value) for column, value in values.items()))
-    moment = _moment_of_change()
+    moment = moment_of_change()
     consequences: Values = {
         Task.version: case((changed, Task.version + 1), else_=Task.version),
         Task.updated_at: case((changed, moment), else_=Task.updated_at),
@@ -137,7 +137,7 @@ def update_task(
 
 
 def trash_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Update:
-    moment = _moment_of_change()
+    moment = moment_of_change()
     statement = (
         update(Task)
         .where(Task.id == task_id, visible_to(actor), _in_version(versions))
@@ -154,7 +154,7 @@ def restore_task(actor: Actor, task_id: int, versions: Collection[int] | None = 
         .where(Task.id == task_id, owned_by(actor), _in_version(versions))
         .values(
             deleted_at=null(),
-            updated_at=case((trashed, _moment_of_change()), else_=Task.updated_at),
+            updated_at=case((trashed, moment_of_change()), else_=Task.updated_at),
             version=case((trashed, Task.version + 1), else_=Task.version),
         )
     )

@@ -1,68 +1,19 @@
 """The other commands: migrate, users, openapi, seed-demo, version."""
 
-import contextlib
-import io
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import httpx
 import pytest
 from sqlalchemy.engine import make_url
 
 from app import __version__
-from app.cli import main
 from app.main import create_app
+from tests.cli.support import Run, taskflow
 from tests.conftest import NewDatabase
-from tests.support import CLEAN_ENVIRONMENT, SECRET_KEY, served, service_settings
+from tests.support import served, service_settings
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PASSWORD = "a good long password"
-
-
-@pytest.fixture
-def database_url(new_database: NewDatabase) -> str:
-    return new_database()
-
-
-def taskflow(
-    *arguments: str, text: str = "", **environment: str
-) -> "subprocess.CompletedProcess[str]":
-    """Run a command in this process, from its arguments to its exit code."""
-    environment = CLEAN_ENVIRONMENT | {"ENVIRONMENT": "testing", "COLUMNS": "200"} | environment
-    output, errors, code = io.StringIO(), io.StringIO(), 0
-    with (
-        mock.patch.dict(os.environ, environment, clear=True),
-        mock.patch.object(sys, "argv", ["taskflow", *arguments]),
-        mock.patch.object(sys, "stdin", io.StringIO(text)),
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(errors),
-    ):
-        try:
-            main()
-        except SystemExit as end:
-            if isinstance(end.code, str):
-                errors.write(end.code + "\n")
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
-
-
-@pytest.fixture
-def run(database_url: str) -> Run:
-    """Runs a command against a database of the test's own."""
-
-    def run(*arguments: str, text: str = "", **environment: str) -> Any:
-        return taskflow(
-            *arguments,
-            text=text,
-            **{"DATABASE_URL": database_url, "SECRET_KEY": SECRET_KEY, **environment},
-        )
-
-    return run
 
 
 def create(run: Run, name: str, *, password: str = PASSWORD) -> Any:

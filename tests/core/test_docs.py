@@ -134,7 +134,7 @@ async def test_every_secured_operation_documents_its_scope_and_401_and_403(
         for name, operation in operations(document).items()
         if "security" in operation
     }
-    assert len(secured) == 17
+    assert len(secured) == 18
     for name, operation in secured.items():
         login, key = operation["security"]
         assert len(login["Login"]) == 1, name

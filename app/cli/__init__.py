@@ -1,14 +1,11 @@
 """The command line: run the service, bring the schema up to date, look after accounts."""
 
-import asyncio
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
 import typer
 import uvicorn
@@ -24,15 +21,22 @@ from app.accounts import service as accounts
 from app.accounts.models import User
 from app.accounts.passwords import check_password_policy
 from app.accounts.schemas import Password, UserCreate
+from app.cli.common import (
+    fail,
+    in_transaction,
+    settings_with_database,
+    tell,
+    user_called,
+    with_database,
+)
+from app.cli.tasks import tasks
 from app.core.errors import APIError, DatabaseUnavailable, field_errors
 from app.core.logging import configure_logging
 from app.core.security import PasswordHasher
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
-from app.db.embedded import embedded_database
 from app.db.errors import as_error
 from app.db.migrations import migrate as migrate_database
 from app.db.programs import EmbeddedDatabaseError
-from app.db.session import Database
 from app.main import create_app
 from app.tasks import demo
 from app.tasks.purge import purge as purge_database
@@ -68,8 +72,8 @@ cli = typer.Typer(
 )
 users = typer.Typer(help="Look after accounts.", no_args_is_help=True)
 cli.add_typer(users, name="users")
+cli.add_typer(tasks, name="tasks")
 
-Result = TypeVar("Result")
 PASSWORD: TypeAdapter[SecretStr] = TypeAdapter(Password)
 
 
@@ -89,50 +93,6 @@ def main() -> None:
         sys.exit("taskflow: the database does not answer. Check DATABASE_URL and the server.")
 
 
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"taskflow: {message}", err=True)
-    raise typer.Exit(1)
-
-
-def _tell(message: str) -> None:
-    typer.echo(message, err=True)
-
-
-@contextmanager
-def _settings_with_database() -> Iterator[Settings]:
-    """The settings; in development without `DATABASE_URL`, with the embedded database started."""
-    settings = load_settings()
-    if settings.database_url is not None:
-        yield settings
-    else:
-        if settings.environment is not Environment.DEVELOPMENT:
-            raise InvalidSettings(["  DATABASE_URL is required outside development"])
-        with embedded_database(settings.data_dir, notify=_tell) as database:
-            if database.shared_with is not None:
-                _tell(
-                    f"Sharing the development database that process {database.shared_with} runs; "
-                    "it stops with that process."
-                )
-            yield load_settings(database_url=database.url)
-
-
-def _in_transaction(work: Callable[[AsyncSession, Settings], Awaitable[Result]]) -> Result:
-    """Run `work` in one transaction, on a schema that is migrated first in development."""
-
-    async def run(settings: Settings) -> Result:
-        database = Database(settings)
-        try:
-            async with database.transaction() as session:
-                return await work(session, settings)
-        finally:
-            await database.close()
-
-    with _settings_with_database() as settings:
-        if settings.environment is Environment.DEVELOPMENT:
-            migrate_database(settings.required_database_url)
-        return asyncio.run(run(settings))
-
-
 @cli.command()
 def serve() -> None:
     """Run the service. In development this brings a database along and migrates it."""
@@ -141,11 +101,11 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logging(level=settings.log_level, form=settings.log_format)
     _refuse_taken_port(settings)
-    with _settings_with_database() as settings:
+    with settings_with_database() as settings:
         if settings.environment is Environment.DEVELOPMENT:
-            _tell("Migrating the database …")
+            tell("Migrating the database …")
             migrate_database(settings.required_database_url)
-            _tell(f"Open http://{settings.host}:{settings.port}/docs (Ctrl-C stops)")
+            tell(f"Open http://{settings.host}:{settings.port}/docs (Ctrl-C stops)")
         # Workers are processes of their own, and read their settings from the environment.
         os.environ["DATABASE_URL"] = settings.required_database_url
         os.environ["SECRET_KEY"] = settings.secret_key.get_secret_value()
@@ -167,7 +127,7 @@ def _refuse_taken_port(settings: Settings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            _fail(
+            fail(
                 f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
                 "Stop what runs there, or choose another port: PORT=9000"
             )
@@ -176,7 +136,7 @@ def _refuse_taken_port(settings: Settings) -> None:
 @cli.command()
 def migrate() -> None:
     """Bring the database's schema up to date. Safe to run from several nodes at once."""
-    with _settings_with_database() as settings:
+    with settings_with_database() as settings:
         migrate_database(settings.required_database_url)
     typer.echo("The schema is up to date.")
 
@@ -209,17 +169,10 @@ def _ask_password(*, from_stdin: bool) -> str:
     return password
 
 
-async def _user_called(session: AsyncSession, name: str) -> User:
-    user = await accounts.find_user(session, name)
-    if user is None:
-        _fail(f"there is no user {name!r}")
-    return user
-
-
 def _refuse(error: ValidationError | APIError) -> NoReturn:
     """Say in words what an API client would get as an error."""
     faults = field_errors(error.errors()) if isinstance(error, ValidationError) else error.errors
-    _fail(
+    fail(
         "; ".join(
             f"{fault.field.removeprefix('body.') or 'password'}: {fault.message}"
             for fault in faults
@@ -242,7 +195,7 @@ def create_user(username: str, email: str, *, password_stdin: PasswordFromStdin 
         )
 
     try:
-        user = _in_transaction(work)
+        user = in_transaction(work)
     except (ValidationError, APIError) as error:
         _refuse(error)
     typer.echo(f"Created user {user.username} with id {user.id}.")
@@ -256,7 +209,7 @@ def list_users() -> None:
         return await accounts.list_users(session)
 
     table = Table("id", "username", "email", "active", "created")
-    for user in _in_transaction(work):
+    for user in in_transaction(work):
         created = user.created_at.isoformat(timespec="seconds")
         active = "yes" if user.is_active else "no"
         table.add_row(str(user.id), user.username, user.email, active, created)
@@ -277,9 +230,9 @@ def deactivate_user(name: str) -> None:
 
 def _set_active(name: str, *, active: bool) -> None:
     async def work(session: AsyncSession, _: Settings) -> None:
-        await accounts.set_active(session, await _user_called(session, name), active=active)
+        await accounts.set_active(session, await user_called(session, name), active=active)
 
-    _in_transaction(work)
+    in_transaction(work)
     typer.echo(f"User {name} is {'active' if active else 'inactive'} now.")
 
 
@@ -289,14 +242,14 @@ def set_password(name: str, *, password_stdin: PasswordFromStdin = False) -> Non
     password = _ask_password(from_stdin=password_stdin)
 
     async def work(session: AsyncSession, settings: Settings) -> None:
-        user = await _user_called(session, name)
+        user = await user_called(session, name)
         PASSWORD.validate_python(password)
         check_password_policy(password, settings, field="password")
         password_hash = await PasswordHasher(concurrency=1).hash(password)
         await accounts.set_password(session, user, password_hash)
 
     try:
-        _in_transaction(work)
+        in_transaction(work)
     except (ValidationError, APIError) as error:
         _refuse(error)
     typer.echo(f"User {name} has a new password, and must log in again.")
@@ -305,18 +258,7 @@ def set_password(name: str, *, password_stdin: PasswordFromStdin = False) -> Non
 @cli.command()
 def purge() -> None:
     """Remove for good what has had its time: in the trash, and of idempotency keys."""
-
-    async def run(settings: Settings) -> dict[str, int] | None:
-        database = Database(settings)
-        try:
-            return await purge_database(database, settings)
-        finally:
-            await database.close()
-
-    with _settings_with_database() as settings:
-        if settings.environment is Environment.DEVELOPMENT:
-            migrate_database(settings.required_database_url)
-        removed = asyncio.run(run(settings))
+    removed = with_database(purge_database)
     if removed is None:
         typer.echo("Another process is purging; nothing was done here.")
     else:
@@ -333,7 +275,7 @@ def seed_demo(
 
     async def work(session: AsyncSession, settings: Settings) -> int:
         if settings.environment is Environment.PRODUCTION:
-            _fail("the demo account has a known password, and is not made in production")
+            fail("the demo account has a known password, and is not made in production")
         user = await accounts.find_user(session, DEMO_USERNAME)
         if user is None:
             data = UserCreate.model_validate(
@@ -343,7 +285,7 @@ def seed_demo(
                 session, data, hasher=PasswordHasher(concurrency=1), settings=settings
             )
         elif user.email != DEMO_EMAIL:
-            _fail(f"there is a user {DEMO_USERNAME!r} who is not the demo account")
+            fail(f"there is a user {DEMO_USERNAME!r} who is not the demo account")
         with Progress(console=Console(stderr=True)) as progress:
             bar = progress.add_task("Seeding tasks", total=tasks)
             return await demo.seed_tasks(
@@ -351,7 +293,7 @@ def seed_demo(
             )
 
     try:
-        added = _in_transaction(work)
+        added = in_transaction(work)
     except (ValidationError, APIError) as error:
         _refuse(error)
     typer.echo(f"Added {added} tasks. Log in as {DEMO_USERNAME} with {DEMO_PASSWORD}.")

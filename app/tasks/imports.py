@@ -1,0 +1,259 @@
+"""Tasks from a file, in one transaction: all of them, or none.
+
+Rows are checked one by one and copied into a temporary table. Only when the file has been read to
+its end are the tasks themselves written, so that no lock is held while a file arrives slowly.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, NoReturn, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from sqlalchemy import Insert, Update, delete, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.schema import CreateTable
+
+from app.core.errors import MAXIMUM_ERRORS_SHOWN, field_errors
+from app.core.responses import FieldError
+from app.core.schemas import MAXIMUM_ID, InstantInput
+from app.tasks import staging
+from app.tasks.fields import METADATA_TOO_LARGE
+from app.tasks.models import TaskStatus, title_key
+from app.tasks.reading import Row
+from app.tasks.schemas import TaskCreate
+from app.tasks.staging import staged
+
+# What one statement writes: it takes about a second, and may take DATABASE_STATEMENT_TIMEOUT.
+ROWS_AT_ONCE = 1_000
+CHARACTERS_AT_ONCE = 1024 * 1024
+# Instants that a task's history can have: spreadsheets make 1900 of nothing, and clocks differ.
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+CLOCKS_DIFFER_BY = timedelta(days=1)
+
+
+def _plausible(instant: datetime) -> datetime:
+    if not EARLIEST <= instant <= datetime.now(UTC) + CLOCKS_DIFFER_BY:
+        raise PydanticCustomError("out_of_range", "Input should be from 1970 to now")
+    return instant
+
+
+PastInstant = Annotated[InstantInput, AfterValidator(_plausible)]
+Unused = Annotated[int, Field(ge=1, le=MAXIMUM_ID)]
+
+
+class TaskImport(TaskCreate):
+    """A task in a file: what a client sends, and what an export adds to it.
+
+    Of the latter the instants are kept. The task gets an id, an owner and a version of its own.
+    """
+
+    id: Unused | None = None
+    owner_id: Unused | None = None
+    version: Unused | None = None
+    completed_at: PastInstant | None = None
+    created_at: PastInstant | None = None
+    updated_at: PastInstant | None = None
+
+    @model_validator(mode="after")
+    def _instants_agree(self) -> Self:
+        if self.completed_at is not None and self.status is not TaskStatus.COMPLETED:
+            _refuse("completed_at", "Input should be absent unless the status is completed")
+        if self.created_at and self.updated_at and self.updated_at < self.created_at:
+            _refuse("updated_at", "Input should not be before created_at")
+        return self
+
+
+def _refuse(name: str, message: str) -> NoReturn:
+    fault = InitErrorDetails(
+        type=PydanticCustomError("import_invalid", message), loc=(name,), input=None
+    )
+    raise ValidationError.from_exception_data("TaskImport", [fault], hide_input=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a row, and where: `field` is empty for the row as a whole."""
+
+    place: str
+    field: str
+    message: str
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What came of an import, or what is wrong with the file."""
+
+    created: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    unnamed: int = 0
+    """How many of the created have no external_id."""
+    refused: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    """At most `MAXIMUM_ERRORS_SHOWN` of them."""
+
+    def refuse(self, place: str, faults: Iterable[FieldError]) -> None:
+        self.refused += 1
+        room = MAXIMUM_ERRORS_SHOWN - len(self.faults)
+        told = [Fault(place, fault.field, fault.message) for fault in faults]
+        self.faults += told[:room]
+
+
+class ImportRefusedError(Exception):
+    """Nothing is imported, because of the faults in the report."""
+
+    def __init__(self, report: ImportReport) -> None:
+        super().__init__(f"{report.refused} rows are not valid")
+        self.report = report
+
+
+def _isoformat(moment: Any) -> str | None:  # noqa: ANN401 - a date or an instant
+    return None if moment is None else moment.isoformat()
+
+
+def _record(number: int, place: str, data: TaskImport) -> tuple[Any, ...]:
+    """A row of the temporary table, in the order of its columns."""
+    return (
+        number,
+        place,
+        data.title,
+        title_key(data.title),
+        data.description,
+        data.status.value,
+        data.priority.value,
+        data.tags,
+        _isoformat(data.due_at),
+        _isoformat(data.due_on),
+        data.external_id,
+        json.dumps(data.metadata, ensure_ascii=False),
+        _isoformat(data.completed_at),
+        _isoformat(data.created_at),
+        _isoformat(data.updated_at),
+    )
+
+
+def _checked(row: Row) -> tuple[TaskImport | None, list[FieldError]]:
+    if row.fields is None:
+        return None, row.faults
+    try:
+        return TaskImport.model_validate(row.fields), row.faults
+    except ValidationError as error:
+        return None, [*row.faults, *field_errors(error.errors())]
+
+
+_METADATA = staged.c.keys().index("metadata")
+
+
+class _Copying:
+    """Copies checked rows into the temporary table, some at a time."""
+
+    def __init__(self, session: AsyncSession, report: ImportReport) -> None:
+        self._session = session
+        self._report = report
+        self._records: list[tuple[Any, ...]] = []
+        self._characters = 0
+        self._last = 0
+        self.ranges: list[tuple[int, int]] = []
+        """The first and the last number of the rows that were copied at once."""
+
+    async def add(self, place: str, data: TaskImport) -> None:
+        self._last += 1
+        record = _record(self._last, place, data)
+        self._records.append(record)
+        self._characters += len(data.description) + len(record[_METADATA])
+        if len(self._records) == ROWS_AT_ONCE or self._characters > CHARACTERS_AT_ONCE:
+            await self.flush()
+
+    async def flush(self) -> None:
+        if not self._records:
+            return
+        connection = await (await self._session.connection()).get_raw_connection()
+        driver: Any = connection.driver_connection
+        await driver.copy_records_to_table(
+            staged.name, records=self._records, columns=staged.c.keys()
+        )
+        self.ranges.append((self._records[0][0], self._last))
+        too_large = staging.select_too_large(*self.ranges[-1])
+        fault = FieldError(field="metadata", message=METADATA_TOO_LARGE, code="too_long")
+        for number, place in (await self._session.execute(too_large)).all():
+            self._report.refuse(place, [fault])
+            await self._session.execute(delete(staged).where(staged.c.number == number))
+        self._records, self._characters = [], 0
+
+
+async def _copy(
+    session: AsyncSession, rows: Iterable[Row], report: ImportReport
+) -> list[tuple[int, int]]:
+    """Check all rows and copy the good ones; returns the ranges of what can be written at once."""
+    await session.execute(CreateTable(staged))
+    copying = _Copying(session, report)
+    for row in rows:
+        data, faults = _checked(row)
+        if data is None or faults:
+            report.refuse(row.place, faults)
+        else:
+            await copying.add(row.place, data)
+    await copying.flush()
+    await _refuse_repeated(session, report)
+    return copying.ranges
+
+
+async def _refuse_repeated(session: AsyncSession, report: ImportReport) -> None:
+    statement = staging.select_repeated(limit=MAXIMUM_ERRORS_SHOWN)
+    repeated = (await session.execute(statement)).all()
+    for place, first, _ in repeated:
+        message = f"Input should not be the same as in {first}"
+        report.refuse(place, [FieldError(field="external_id", message=message, code="duplicate")])
+    if repeated:
+        _, _, total = repeated[0]
+        report.refused += total - len(repeated)
+        await session.execute(staging.delete_repeated())
+
+
+async def _rows_of(session: AsyncSession, statement: Insert | Update) -> int:
+    """How many rows a statement writes."""
+    # Typed as the result of a query, which has no such count.
+    result: Any = await session.execute(statement)
+    return int(result.rowcount)
+
+
+async def import_tasks(
+    session: AsyncSession,
+    owner_id: int,
+    rows: Iterable[Row],
+    *,
+    keep_going: bool,
+    advance: Callable[[float], None],
+) -> ImportReport:
+    """Create the tasks of all rows, or replace the owner's live ones of the same external_id.
+
+    Runs in the session's transaction, which the caller commits. A replacement is that of a PUT:
+    id and `created_at` stay, and equal content keeps the version. `advance` is told which part of
+    the checked rows, from 0 to 1, is written.
+
+    Raises `ImportRefusedError` if a row has a fault, unless `keep_going` leaves such rows out, and
+    what `rows` raises.
+    """
+    report = ImportReport()
+    ranges = await _copy(session, rows, report)
+    if report.refused and not keep_going:
+        raise ImportRefusedError(report)
+    total, named = (
+        await session.execute(select(func.count(), func.count(staged.c.external_id)))
+    ).one()
+    # Nothing else would tell the planner how many rows a temporary table has; and as the tasks grow
+    # meanwhile, a plan of the beginning does not do to the end.
+    await session.execute(text(f"ANALYZE {staged.name}"))
+    await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+    for first, last in ranges:
+        created = await _rows_of(session, staging.create(owner_id, first, last))
+        if created < last - first + 1:
+            report.replaced += await _rows_of(session, staging.replace(owner_id, first, last))
+        report.created += created
+        advance(last / ranges[-1][1])
+    report.unnamed = total - named
+    report.unchanged = total - report.created - report.replaced
+    return report

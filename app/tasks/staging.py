@@ -1,0 +1,195 @@
+"""The statements of an import: rows wait in a temporary table until all of them are checked."""
+
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    DateTime,
+    Delete,
+    Integer,
+    MetaData,
+    Select,
+    Subquery,
+    Table,
+    Text,
+    Update,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import Insert as InsertOrUpdate
+from sqlalchemy.dialects.postgresql import insert as insert_or_update
+from sqlalchemy.orm import aliased
+
+from app.tasks.models import METADATA_MAX_BYTES, Task, TaskStatus
+from app.tasks.queries import columns, moment_of_change
+
+# Text, as the driver copies it; PostgreSQL makes the rest of it, over its whole range.
+staged = Table(
+    "task_import",
+    MetaData(),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("place", Text),
+    Column("title", Text),
+    Column("title_key", Text),
+    Column("description", Text),
+    Column("status", Text),
+    Column("priority", Text),
+    Column("tags", ARRAY(Text)),
+    Column("due_at", Text),
+    Column("due_on", Text),
+    Column("external_id", Text),
+    Column("metadata", Text),
+    Column("completed_at", Text),
+    Column("created_at", Text),
+    Column("updated_at", Text),
+    prefixes=["TEMPORARY"],
+    postgresql_on_commit="DROP",
+)
+s = staged.c
+INSTANT = DateTime(timezone=True)
+
+
+def _as_column(name: str) -> ColumnElement[Any]:
+    return cast(s[name], columns[name].type)
+
+
+def _between(first: int, last: int) -> ColumnElement[bool]:
+    return s.number.between(first, last)
+
+
+def select_too_large(first: int, last: int) -> Select[int, str]:
+    """The rows whose metadata is within its bound as sent, but not as PostgreSQL writes it."""
+    metadata = _as_column("metadata")
+    return select(s.number, s.place).where(
+        _between(first, last),
+        func.octet_length(cast(metadata, Text)) > METADATA_MAX_BYTES,
+        func.compact_size(metadata) > METADATA_MAX_BYTES,
+    )
+
+
+def _numbered_by_external_id() -> Subquery:
+    """The rows that have an external_id, the first with the same, and which of those they are."""
+    with_the_same: dict[str, Any] = {"partition_by": s.external_id, "order_by": s.number}
+    return (
+        select(
+            s.number,
+            s.place,
+            func.first_value(s.place).over(**with_the_same).label("first"),
+            func.row_number().over(**with_the_same).label("nth"),
+        )
+        .where(s.external_id.is_not(None))
+        .subquery()
+    )
+
+
+def select_repeated(limit: int) -> Select[str, str, int]:
+    """The places of rows with an external_id that stands before, where it does, and their total."""
+    rows = _numbered_by_external_id()
+    return (
+        select(rows.c.place, rows.c.first, func.count().over())
+        .where(rows.c.nth > 1)
+        .order_by(rows.c.number)
+        .limit(limit)
+    )
+
+
+def delete_repeated() -> Delete:
+    rows = _numbered_by_external_id()
+    return delete(staged).where(s.number.in_(select(rows.c.number).where(rows.c.nth > 1)))
+
+
+# What a replacement replaces, as a PUT would.
+_REPLACED = (
+    "title",
+    "description",
+    "status",
+    "priority",
+    "tags",
+    "due_at",
+    "due_on",
+    "metadata",
+)
+
+
+def create(owner_id: int, first: int, last: int) -> InsertOrUpdate:
+    """Insert the rows whose external_id no live task has, in the order of the file."""
+    created_at = func.coalesce(
+        _as_column("created_at"), _as_column("updated_at"), func.now(), type_=INSTANT
+    )
+    updated_at = func.coalesce(
+        _as_column("updated_at"), func.greatest(created_at, func.now()), type_=INSTANT
+    )
+    completed_at = func.coalesce(_as_column("completed_at"), updated_at)
+    values: dict[str, ColumnElement[Any]] = {name: _as_column(name) for name in _REPLACED}
+    values |= {
+        "owner_id": literal(owner_id, Task.owner_id.type),
+        "title_key": s.title_key,
+        "external_id": s.external_id,
+        "completed_at": case((s.status == TaskStatus.COMPLETED.value, completed_at)),
+        "created_at": created_at,
+        "updated_at": updated_at,
+    }
+    rows = select(*values.values()).where(_between(first, last)).order_by(s.number)
+    return (
+        insert_or_update(Task)
+        .from_select([columns[name] for name in values], rows)
+        .on_conflict_do_nothing(
+            index_elements=[Task.owner_id, Task.external_id],
+            index_where=Task.deleted_at.is_(None),
+        )
+    )
+
+
+def replace(owner_id: int, first: int, last: int) -> Update:
+    """Give live tasks what the rows of their external_id say; equal content keeps the version."""
+    same = aliased(Task)
+    # A look into the index for each row. Without the limit, and without statistics of a table that
+    # has just been filled, PostgreSQL reads all of the owner's tasks for each row.
+    found = (
+        select(same.id)
+        .where(
+            same.owner_id == owner_id,
+            same.deleted_at.is_(None),
+            same.external_id == s.external_id,
+        )
+        .limit(1)
+        .lateral()
+    )
+    values: dict[Any, ColumnElement[Any]] = {columns[n]: _as_column(n) for n in _REPLACED}
+    moment = moment_of_change()
+    completed_at = func.coalesce(_as_column("completed_at"), Task.completed_at, moment)
+    consequences: dict[Any, ColumnElement[Any]] = {
+        columns["title_key"]: s.title_key,
+        columns["completed_at"]: case((s.status == TaskStatus.COMPLETED.value, completed_at)),
+        columns["version"]: Task.version + 1,
+        columns["updated_at"]: moment,
+    }
+    another_completed_at = and_(
+        s.completed_at.is_not(None),
+        Task.completed_at.is_distinct_from(_as_column("completed_at")),
+    )
+    return (
+        update(Task)
+        .where(
+            _between(first, last),
+            Task.id == found.c.id,
+            # Again, for the row as it is when its lock is won; in words that fit no index.
+            Task.external_id.is_not_distinct_from(s.external_id),
+            ~func.coalesce(Task.deleted_at.is_not(None)),
+            or_(
+                *(column.is_distinct_from(value) for column, value in values.items()),
+                another_completed_at,
+            ),
+        )
+        .values(values | consequences)
+        .execution_options(synchronize_session=False)
+    )
