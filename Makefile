@@ -28,7 +28,7 @@ test: $(STAMP)  ## Run the tests; PYTEST_ARGS="--cov" measures coverage, PYTEST_
 	@exec $(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
 
 endurance: $(STAMP)  ## Run what takes minutes: storms, soaks and large data; one at a time
-	@exec $(BIN)/pytest -m endurance --capture=no $(PYTEST_ARGS)
+	@exec $(BIN)/pytest -m endurance --capture=no -o faulthandler_timeout=900 $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## Check style, types, import directions, workflows and compose.yaml
 	$(BIN)/ruff check .
