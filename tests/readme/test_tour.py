@@ -45,7 +45,7 @@ def service(tmp_path: Path) -> Iterator[RunningService]:
 @pytest.mark.curl
 def test_every_command_of_the_tour_does_what_the_readme_says(service: RunningService) -> None:
     tour = steps()
-    assert len(tour) == 12
+    assert len(tour) == 17
     script = "set -eu\n" + "".join(f"{command}\necho '{END_OF_STEP}'\n" for command, _ in tour)
     done = subprocess.run(
         ["sh"],  # noqa: S607 - the shell of whoever reads the README
