@@ -194,7 +194,7 @@ async def waiting_import(
                 stderr=subprocess.PIPE,
             )
             while not await connection.fetchval(
-                "SELECT count(*) FROM pg_locks"
+                "SELECT count(*) FROM pg_sleep(0.02), pg_locks"
                 " WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
             ):
                 assert process.returncode is None

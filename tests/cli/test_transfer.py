@@ -115,23 +115,22 @@ def test_what_is_exported_is_imported_into_an_empty_account_as_it_was(
     assert not {task["id"] for task in tasks} & {task["id"] for task in exported(run, "ada")}
 
 
-@pytest.mark.parametrize("form", ["json", "csv"])
 def test_thousands_of_tasks_go_out_and_in_again(
-    run: Run, add_users: AddUsers, database_url: str, tmp_path: Path, form: str
+    run: Run, add_users: AddUsers, database_url: str, tmp_path: Path
 ) -> None:
     add_users("ada", "bob")
     run_sql(
         database_url,
         "INSERT INTO tasks (owner_id, title, title_key, description, status, priority, external_id,"
         " created_at) SELECT 1, n, n, '=' || n, 'pending', 'low', nullif(n % 2, 0) * n,"
-        " now() - n % 7 * interval '1 second' FROM generate_series(1, 3000) n",
+        " now() - n % 7 * interval '1 second' FROM generate_series(1, 2500) n",
     )
-    path = tmp_path / f"tasks.{form}"
+    path = tmp_path / "tasks.csv"
     run("tasks", "export", "--user", "ada", "--output", str(path))
-    assert "3000 created" in imported(run, "bob", path)
+    assert "2500 created" in imported(run, "bob", path)
 
     assert content(exported(run, "bob")) == content(exported(run, "ada"))
-    assert "1500 created, 0 replaced, 1500 unchanged" in imported(run, "bob", path)
+    assert "1250 created, 0 replaced, 1250 unchanged" in imported(run, "bob", path)
 
 
 def test_no_cell_of_a_csv_begins_as_a_formula_does(run: Run, nasty: Path) -> None:

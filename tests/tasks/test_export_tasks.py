@@ -276,7 +276,7 @@ async def test_an_export_of_a_busy_database_is_refused_before_its_first_byte(
                 await session.execute(text("LOCK TABLE tasks"))
                 waiting = asyncio.create_task(account.client.get("/api/v1/tasks"))
                 waits = text(
-                    "SELECT count(*) FROM pg_locks"
+                    "SELECT count(*) FROM pg_sleep(0.02), pg_locks"
                     " WHERE relation = 'tasks'::regclass AND NOT granted"
                 )
                 while not await session.scalar(waits):
