@@ -8,8 +8,9 @@ would ignore: unknown and repeated query parameters, and bodies of another media
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, ClassVar, get_origin
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
+from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Form
@@ -33,6 +34,11 @@ from app.core.strict_json import read_json
 
 MAXIMUM_BODY_BYTES = 1024 * 1024
 MAXIMUM_FORM_FIELDS = 100
+NOT_UTF_8 = "Input should be percent-encoded UTF-8"
+# Of the object that is the body; far more than any has.
+MAXIMUM_MEMBERS = 1000
+# What is read in a millisecond or two.
+READ_AT_ONCE_BYTES = 64 * 1024
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -78,7 +84,20 @@ class StrictRequest(Request):
     async def json(self) -> Any:  # noqa: ANN401 - JSON is anything
         """The body as strict JSON: no NaN, no Infinity, no lone surrogate, bounded in depth."""
         if not hasattr(self, "_json"):
-            self._json = read_json(await self.body())
+            body = await self.body()
+            # Others' requests must go on while a large body is read.
+            value = (
+                read_json(body)
+                if len(body) <= READ_AT_ONCE_BYTES
+                else await to_thread.run_sync(read_json, body)
+            )
+            if isinstance(value, dict) and len(value) > MAXIMUM_MEMBERS:
+                # To tell of each that it is unknown would take as long.
+                message = f"Input should have at most {MAXIMUM_MEMBERS} fields"
+                raise ValidationFailed(
+                    errors=[FieldError(field="body", message=message, code="too_long")]
+                )
+            self._json = value
         return self._json
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]  # noqa: ANN401 - Starlette's limits
@@ -203,5 +222,13 @@ def _check_query_names(request: Request, query_names: dict[str, bool]) -> None:
         seen.add(name)
         if len(faults) == MAXIMUM_ERRORS_SHOWN:
             break
+    for part in request.scope["query_string"].split(b"&"):
+        encoded_name, _, value = part.partition(b"=")
+        try:
+            unquote_to_bytes(value).decode()
+        except UnicodeDecodeError:
+            # Starlette would put another character in the place of what it cannot read.
+            name = unquote(encoded_name.decode("latin-1"))
+            faults.append({"loc": ("query", name), "type": "string_unicode", "msg": NOT_UTF_8})
     if faults:
         raise ValidationFailed(errors=field_errors(faults))

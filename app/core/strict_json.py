@@ -21,9 +21,27 @@ def read_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
         raise MalformedJSON(
             errors=[FieldError(field="body", message=str(error), code="invalid")]
         ) from None
-    if faults := _repeated_members(body):
-        raise ValidationFailed(errors=field_errors(faults))
+    try:
+        json.loads(
+            body, object_pairs_hook=_refuse_repeated, parse_int=_ignored, parse_float=_ignored
+        )
+    except _RepeatedMembersError:
+        raise ValidationFailed(errors=field_errors(_repeated_members(body))) from None
     return value
+
+
+class _RepeatedMembersError(Exception):
+    pass
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    """Look at the names of one object alone: bodies without a fault are read fast."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise _RepeatedMembersError
+
+
+def _ignored(_: str) -> None:
+    return None
 
 
 class _Members(dict[str, Any]):

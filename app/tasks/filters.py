@@ -32,13 +32,15 @@ from app.tasks.models import (
 )
 from app.tasks.search import SEARCH_MAX_LENGTH, finds, parse_search
 
+# Names in the database that stand for no place: the server's own zone, and that of a new machine.
+NO_PLACES = {"Factory", "localtime"}
 OPEN = (TaskStatus.PENDING, TaskStatus.IN_PROGRESS)
 
 
 @cache
 def _time_zones() -> frozenset[str]:
     # Reading them all takes a while, and a process that never asks need not.
-    return frozenset(available_timezones())
+    return frozenset(available_timezones() - NO_PLACES)
 
 
 def _known_zone(name: str) -> str:

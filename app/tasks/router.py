@@ -162,14 +162,16 @@ async def _external_id(
     if raw is None:
         # Not every server passes it on.
         return external_id
-    encoded = raw.partition(b"/external/")[2]
-    if b"/" in encoded:
-        raise NotFound
+    encoded = raw.partition(b"/tasks/external/")[2]
     try:
-        return unquote_to_bytes(encoded).decode()
+        sent = unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError:
         fault = FieldError(field="path.external_id", message="This is not UTF-8", code="invalid")
         raise ValidationFailed(errors=[fault]) from None
+    # A slash of the path itself, or a part of the route that was percent-encoded.
+    if b"/" in encoded or sent != external_id:
+        raise NotFound
+    return sent
 
 
 @router.put(

@@ -101,11 +101,21 @@ async def read_task(session: AsyncSession, actor: Actor, task_id: int) -> Task:
 
 
 async def _explain_absence(
-    session: AsyncSession, actor: Actor, task_id: int, *, in_trash_too: bool = False
+    session: AsyncSession,
+    actor: Actor,
+    task_id: int,
+    versions: Collection[int] | None,
+    *,
+    in_trash_too: bool = False,
 ) -> NoReturn:
-    """Raise what a write means that found no row: `TaskNotFound` or `VersionConflict`."""
+    """Raise what a write means that found no row: `TaskNotFound` or `VersionConflict`.
+
+    Without a condition the task was not there, though it may have come out of the trash since.
+    """
     exists = queries.task_exists(actor, task_id, in_trash_too=in_trash_too)
-    raise VersionConflict if await session.scalar(exists) else TaskNotFound
+    if versions is not None and await session.scalar(exists):
+        raise VersionConflict
+    raise TaskNotFound
 
 
 async def update_task(
@@ -131,7 +141,7 @@ async def update_task(
     with refusals_told(changes):
         changed = (await session.scalars(statement)).one_or_none()
     if changed is None:
-        await _explain_absence(session, actor, task_id)
+        await _explain_absence(session, actor, task_id, versions)
     return changed
 
 
@@ -150,7 +160,7 @@ async def delete_task(
     delete = queries.delete_task if permanent else queries.trash_task
     statement = delete(actor, task_id, versions).returning(Task.id)
     if await session.scalar(statement) is None:
-        await _explain_absence(session, actor, task_id, in_trash_too=permanent)
+        await _explain_absence(session, actor, task_id, versions, in_trash_too=permanent)
 
 
 async def restore_task(
@@ -165,7 +175,7 @@ async def restore_task(
     with refusals_told({}):
         task = (await session.scalars(statement)).one_or_none()
     if task is None:
-        await _explain_absence(session, actor, task_id, in_trash_too=True)
+        await _explain_absence(session, actor, task_id, versions, in_trash_too=True)
     return task
 
 

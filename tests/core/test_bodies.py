@@ -176,3 +176,25 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body_does_no_harm(
         await writer.wait_closed()
 
     assert (await alice.create_task())["version"] == 1
+
+
+async def test_a_body_of_very_many_unknown_fields_is_refused_as_a_whole(alice: Account) -> None:
+    body = {f"field{number}": 1 for number in range(20_000)}
+    response = await alice.client.post("/api/v1/tasks", json=body)
+    assert_error(response, 400, "validation_failed", fields={"body": "too_long"})
+
+
+async def test_a_large_body_is_read_as_strictly_as_a_small_one(alice: Account) -> None:
+    metadata = ", ".join(f'"k{number}": 1' for number in range(9_000))
+    for member, code in (("", "too_long"), (', "k1": 2', "duplicate")):
+        content = f'{{"title": "x", "metadata": {{{metadata}{member}}}}}'
+        response = await alice.client.post(
+            "/api/v1/tasks", content=content, headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 400
+        assert response.json()["errors"][0]["code"] == code
+
+
+async def test_a_query_that_is_not_utf_8_is_refused_by_name(alice: Account) -> None:
+    response = await alice.client.get("/api/v1/tasks?tag=ok&external_id=%ff")
+    assert_error(response, 400, "validation_failed", fields={"query.external_id": "invalid"})

@@ -190,3 +190,21 @@ async def test_of_twenty_equal_puts_at_once_one_creates_and_the_version_stays_on
     assert responses[0].json()["data"]["version"] == 1
     listed = (await alice.client.get("/api/v1/tasks")).json()["data"]["tasks"]
     assert [str(one) for one in listed] == [task]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "%65xternal/foo",
+        "external%2Ffoo",
+        "%65xternal/a/external/b",
+        "%65xternal/a/tasks/external/b",
+    ],
+)
+async def test_a_path_that_only_decodes_to_the_route_is_not_found(
+    alice: Account, path: str
+) -> None:
+    response = await alice.client.put(f"/api/v1/tasks/{path}", json={"title": "x"})
+
+    assert_error(response, 404, "not_found")
+    assert (await alice.client.get("/api/v1/tasks")).json()["data"]["total"] == 0

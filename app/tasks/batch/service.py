@@ -1,5 +1,6 @@
 """Running a batch: everything in a handful of statements, however many operations there are."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -30,7 +31,8 @@ from app.tasks.schemas import TaskRead
 
 ATTEMPTS = 5
 DEADLOCK = "40P01"
-# To make a character of a description searchable takes some microseconds.
+# To make a character of a description searchable takes some microseconds, and so does checking one
+# of metadata.
 CHARACTERS_AT_ONCE = 500_000
 
 Faults = list[FieldError]
@@ -133,7 +135,7 @@ async def _write(session: AsyncSession, actor: Actor, workspace: Workspace) -> N
     steps: list[tuple[Callable[..., Any], Sequence[Any]]] = [
         (queries.delete_tasks, workspace.removed),
         (queries.release_external_ids, workspace.passing_on),
-        (queries.update_others, others),
+        *((queries.update_others, some) for some in _portions(others, lambda change: change[1])),
         *((queries.update_texts, some) for some in _portions(texts, lambda change: change[1])),
         *((queries.insert_tasks, some) for some in _portions(workspace.created, lambda row: row)),
     ]
@@ -157,12 +159,13 @@ def _parted(changed: Sequence[Change]) -> tuple[list[Change], list[Change]]:
 
 
 def _portions(tasks: Sequence[T], row_of: Callable[[T], Row]) -> Iterator[list[T]]:
-    """The tasks in lists that one statement each makes searchable well within its time."""
+    """The tasks in lists that one statement each writes well within its time."""
     portion: list[T] = []
     characters = 0
     for task in tasks:
         portion.append(task)
-        characters += len(row_of(task)["description"])
+        row = row_of(task)
+        characters += len(row["description"]) + len(json.dumps(row["metadata"]))
         if characters >= CHARACTERS_AT_ONCE:
             yield portion
             portion, characters = [], 0
