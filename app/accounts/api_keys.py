@@ -19,13 +19,11 @@ from app.accounts.errors import (
     Unauthenticated,
 )
 from app.accounts.models import Credential, CredentialKind, User
-from app.accounts.schemas import ApiKeyCreate
+from app.accounts.schemas import MAXIMUM_KEYS, ApiKeyCreate
 from app.core.errors import ValidationFailed
 from app.core.responses import FieldError
 from app.core.security import new_token, shown_prefix, token_digest
 from app.core.settings import Settings
-
-MAXIMUM_KEYS = 100
 
 
 def _is_key_of(actor: Actor) -> ColumnElement[bool]:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.errors import InsufficientScope, Unauthenticated
 from app.accounts.models import Credential, Scope, User
-from app.core.rate_limits import spend
+from app.core.rate_limits import RateLimited, spend
 from app.core.routing import Authenticator
 from app.core.security import is_well_formed_token, token_digest
 from app.db.errors import report
@@ -135,6 +135,8 @@ async def _note_use(session: AsyncSession, actor: Actor, digest: bytes) -> None:
 class BearerCredential(OAuth2PasswordBearer, Authenticator):
     """`Authorization: Bearer …`, a login token or an API key."""
 
+    errors = (Unauthenticated, InsufficientScope, RateLimited)
+
     async def authenticate(self, request: Request, scopes: frozenset[str]) -> None:
         """Find out who is asking.
 
@@ -194,7 +196,10 @@ bearer = BearerCredential(
     tokenUrl="/api/v1/auth/token",
     scheme_name="Login",
     scopes=SCOPES,
-    description="A login: the token that `POST /api/v1/auth/token` gives for a password.",
+    description=(
+        "A login: the token that `POST /api/v1/auth/token` gives for a password. It is opaque and "
+        "no JWT, so that RFC8725 has nothing to say about it."
+    ),
 )
 
 CurrentUser = Annotated[Actor, Security(bearer)]

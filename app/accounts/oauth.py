@@ -9,6 +9,9 @@ from app.accounts.errors import OAuthError
 from app.core.errors import ValidationFailed, field_errors
 from app.core.routing import Handler, StrictRoute
 
+# Decoding a megabyte of a hostile form would hold up every other request for a second.
+MAXIMUM_FORM_BYTES = 64 * 1024
+
 
 class OAuthRoute(StrictRoute):
     """Answers faults in the form as `invalid_request`, and ignores parameters it does not know.
@@ -17,8 +20,7 @@ class OAuthRoute(StrictRoute):
     """
 
     refuses_unknown_parameters: ClassVar[bool] = False
-    # Decoding a megabyte of a hostile form would hold up every other request for a second.
-    maximum_body_bytes: ClassVar[int] = 64 * 1024
+    maximum_body_bytes: ClassVar[int] = MAXIMUM_FORM_BYTES
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()

@@ -10,10 +10,8 @@ from app.accounts.credentials import CurrentUser, requires
 from app.accounts.errors import (
     ApiKeyNotFound,
     EmailTaken,
-    InsufficientScope,
     RegistrationDisabled,
     TooManyApiKeys,
-    Unauthenticated,
     UsernameTaken,
 )
 from app.accounts.oauth import OAuthRoute, refuse_repeated_parameters
@@ -40,53 +38,22 @@ from app.accounts.schemas import (
     UserUpdate,
 )
 from app.core.errors import (
-    BODY_ERRORS,
-    DatabaseUnavailable,
-    InternalError,
-    Overloaded,
-    PayloadTooLarge,
-    UnsupportedMediaType,
-    ValidationFailed,
     document_errors,
 )
 from app.core.rate_limits import RateLimited, address_key, spend
 from app.core.routing import StrictRoute
 from app.db.session import SessionDep, TransactionDep
 
-users = APIRouter(
-    prefix="/users",
-    tags=["accounts"],
-    route_class=StrictRoute,
-    responses=document_errors(RateLimited, InternalError, DatabaseUnavailable, Overloaded),
-)
-api_keys = APIRouter(
-    prefix="/api-keys",
-    tags=["accounts"],
-    route_class=StrictRoute,
-    responses=document_errors(
-        Unauthenticated,
-        InsufficientScope,
-        RateLimited,
-        InternalError,
-        DatabaseUnavailable,
-        Overloaded,
-    ),
-)
-auth = APIRouter(
-    prefix="/auth",
-    tags=["accounts"],
-    route_class=OAuthRoute,
-    responses=document_errors(
-        PayloadTooLarge, UnsupportedMediaType, InternalError, DatabaseUnavailable, Overloaded
-    ),
-)
+users = APIRouter(prefix="/users", tags=["accounts"], route_class=StrictRoute)
+api_keys = APIRouter(prefix="/api-keys", tags=["accounts"], route_class=StrictRoute)
+auth = APIRouter(prefix="/auth", tags=["accounts"], route_class=OAuthRoute)
 
 
 @users.post(
     "",
     status_code=201,
     summary="Register an account",
-    responses=document_errors(*BODY_ERRORS, RegistrationDisabled, UsernameTaken, EmailTaken),
+    responses=document_errors(RegistrationDisabled, UsernameTaken, EmailTaken, RateLimited),
 )
 async def create_user(data: UserCreate, request: Request, session: SessionDep) -> UserResponse:
     """Make an account, and log in to it with `POST /api/v1/auth/token`.
@@ -108,7 +75,6 @@ async def create_user(data: UserCreate, request: Request, session: SessionDep) -
     "/me",
     summary="Read the own account",
     dependencies=[requires("account:read")],
-    responses=document_errors(ValidationFailed, Unauthenticated, InsufficientScope),
 )
 async def read_me(actor: CurrentUser, session: SessionDep) -> UserResponse:
     """The account that the credential speaks for."""
@@ -120,9 +86,7 @@ async def read_me(actor: CurrentUser, session: SessionDep) -> UserResponse:
     "/me",
     summary="Change the own account",
     dependencies=[requires("account:write")],
-    responses=document_errors(
-        *BODY_ERRORS, Unauthenticated, InsufficientScope, UsernameTaken, EmailTaken
-    ),
+    responses=document_errors(UsernameTaken, EmailTaken),
 )
 async def update_me(data: UserUpdate, actor: CurrentUser, session: SessionDep) -> UserResponse:
     """Change the username or the email address (JSON Merge Patch, RFC 7396)."""
@@ -134,7 +98,6 @@ async def update_me(data: UserUpdate, actor: CurrentUser, session: SessionDep) -
     "/me/password",
     summary="Change the own password",
     dependencies=[requires("account:write")],
-    responses=document_errors(*BODY_ERRORS, Unauthenticated, InsufficientScope),
 )
 async def change_password(
     data: PasswordChange,
@@ -165,7 +128,6 @@ async def change_password(
     "/me/close",
     summary="Close the own account",
     dependencies=[requires("account:write")],
-    responses=document_errors(*BODY_ERRORS, Unauthenticated, InsufficientScope),
 )
 async def close_account(
     data: AccountClosing, request: Request, actor: CurrentUser, session: SessionDep
@@ -190,7 +152,7 @@ async def close_account(
     status_code=201,
     summary="Make an API key",
     dependencies=[requires("account:write")],
-    responses=document_errors(*BODY_ERRORS, TooManyApiKeys),
+    responses=document_errors(TooManyApiKeys),
 )
 async def create_api_key(
     data: ApiKeyCreate, request: Request, actor: CurrentUser, transaction: TransactionDep
@@ -211,7 +173,6 @@ async def create_api_key(
     "",
     summary="List the API keys",
     dependencies=[requires("account:read")],
-    responses=document_errors(ValidationFailed),
 )
 async def list_api_keys(actor: CurrentUser, session: SessionDep) -> ApiKeyListResponse:
     """The account's API keys, newest first; expired ones stay until they are deleted."""
@@ -224,7 +185,7 @@ async def list_api_keys(actor: CurrentUser, session: SessionDep) -> ApiKeyListRe
     "/{api_key_id}",
     summary="Delete an API key",
     dependencies=[requires("account:write")],
-    responses=document_errors(ValidationFailed, ApiKeyNotFound),
+    responses=document_errors(ApiKeyNotFound),
 )
 async def delete_api_key(
     api_key_id: ApiKeyId, actor: CurrentUser, session: SessionDep
@@ -282,6 +243,7 @@ async def create_token(
     responses={
         200: {"description": "The token is worth nothing any more, whatever it was", "content": {}},
         400: {"model": OAuthErrorResponse, "description": "The form has no `token`"},
+        **document_errors(RateLimited),
     },
 )
 async def revoke_token(
@@ -290,9 +252,9 @@ async def revoke_token(
     """End the login or the API key behind a token, at once and everywhere (RFC 7009).
 
     Whoever knows a token may end it, so this needs no other authentication. An unknown token gets
-    the same answer.
+    the same answer. Without a credential of its own it is limited by address.
     """
-    await logins.revoke_token(
-        session, form.token.get_secret_value(), settings=request.app.state.settings
-    )
+    settings = request.app.state.settings
+    await spend(request, "api", settings.rate_limit_api, address_key(request.scope))
+    await logins.revoke_token(session, form.token.get_secret_value(), settings=settings)
     return Response()

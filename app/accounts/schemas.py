@@ -16,25 +16,31 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.accounts.errors import ApiKeyNotFound
+from app.accounts.errors import ApiKeyNotFound, OAuthErrorCode
 from app.accounts.models import (
     EMAIL_MAX_LENGTH,
     KEY_NAME_MAX_LENGTH,
+    KEY_PREFIX_MAX_LENGTH,
     USERNAME_MAX_LENGTH,
     Scope,
 )
-from app.core.errors import NO_NUL
-from app.core.responses import Envelope, Instant, ReadModel
+from app.accounts.oauth import MAXIMUM_FORM_BYTES
+from app.core.bounds import MAXIMUM_ID, NO_NUL, Id, integer, text
+from app.core.responses import Envelope, Instant, Message, ReadModel
 from app.core.schemas import (
-    MAXIMUM_ID,
     InputModel,
     InstantInput,
     canonical_id,
     each_once,
     not_blank,
 )
+from app.core.security import CHECKSUM_CHARACTERS, RANDOM_CHARACTERS
 
 PASSWORD_MAX_LENGTH = 128
+USERNAME_PATTERN = r"^[A-Za-z0-9._-]*$"
+MAXIMUM_KEYS = 100
+CREDENTIAL_MAX_LENGTH = KEY_PREFIX_MAX_LENGTH + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS
+CREDENTIAL_PATTERN = r"^tf[uk]_[A-Za-z0-9]*$"
 
 # The names that the library refuses, `.test` and `.local` among them, are what test suites and
 # intranets use.
@@ -52,7 +58,7 @@ def _is_an_email_address(value: str) -> str:
 
 Username = Annotated[
     str,
-    StringConstraints(min_length=3, max_length=USERNAME_MAX_LENGTH, pattern=r"^[A-Za-z0-9._-]*$"),
+    StringConstraints(min_length=3, max_length=USERNAME_MAX_LENGTH, pattern=USERNAME_PATTERN),
     Field(
         description="3 to 80 ASCII letters, digits, `.`, `_` or `-`; unique whatever the case.",
         examples=["ada"],
@@ -119,11 +125,17 @@ class AccountClosing(InputModel):
 class UserRead(ReadModel):
     """An account, as its owner sees it."""
 
-    id: int = Field(examples=[1])
-    username: str = Field(examples=["ada"])
-    email: str = Field(examples=["ada@example.com"])
+    id: Id = Field(description="The account's id.", examples=[1])
+    username: Annotated[str, text(USERNAME_MAX_LENGTH, pattern=USERNAME_PATTERN)] = Field(
+        description="As it was given.", examples=["ada"]
+    )
+    email: Annotated[str, text(EMAIL_MAX_LENGTH)] = Field(
+        description="As it was given.",
+        examples=["ada@example.com"],
+        json_schema_extra={"format": "email"},
+    )
     is_active: bool = Field(description="An inactive account cannot log in.", examples=[True])
-    created_at: Instant
+    created_at: Instant = Field(description="When it was registered.")
 
 
 class UserResponse(Envelope[UserRead]):
@@ -138,8 +150,8 @@ ApiKeyId = Annotated[
     int,
     # Whatever is not an id of a key is a key that is not there: 404, never 400.
     BeforeValidator(partial(canonical_id, otherwise=ApiKeyNotFound)),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAXIMUM_ID}),
-    Field(description="The API key's id.", examples=[3]),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAXIMUM_ID, "examples": [3]}),
+    Field(description="The API key's id."),
 ]
 
 
@@ -171,11 +183,19 @@ class ApiKeyCreate(InputModel):
 class ApiKeyRead(ReadModel):
     """An API key, without the key itself."""
 
-    id: int = Field(examples=[3])
-    name: str = Field(examples=["nightly import"])
-    prefix: str = Field(description="How the key begins, to tell it by.", examples=["tfk_0123"])
-    scopes: list[Scope] = Field(examples=[["tasks:read", "tasks:write"]])
-    created_at: Instant
+    id: Id = Field(description="The API key's id.", examples=[3])
+    name: Annotated[str, text(KEY_NAME_MAX_LENGTH)] = Field(
+        description="What people tell it by.", examples=["nightly import"]
+    )
+    prefix: Annotated[str, text(KEY_PREFIX_MAX_LENGTH, pattern=CREDENTIAL_PATTERN)] = Field(
+        description="How the key begins, to tell it by.", examples=["tfk_0123"]
+    )
+    scopes: list[Scope] = Field(
+        description="What it may do.",
+        examples=[["tasks:read", "tasks:write"]],
+        json_schema_extra={"maxItems": len(Scope)},
+    )
+    created_at: Instant = Field(description="When it was made.")
     last_used_at: Instant | None = Field(
         description="When it was last used, to the minute; null if it never was."
     )
@@ -185,10 +205,10 @@ class ApiKeyRead(ReadModel):
 class ApiKeyCreated(ApiKeyRead):
     """A new API key, with the key itself, which is shown this once."""
 
-    key: str = Field(
+    key: Annotated[str, text(CREDENTIAL_MAX_LENGTH, pattern=CREDENTIAL_PATTERN)] = Field(
         repr=False,
         description="Send it as `Authorization: Bearer …`, and keep it: it is never shown again.",
-        examples=["tfk_…"],
+        examples=["tfk_0123456789ABCDEFGHIJKLMNOPQRSTUV0pUFuY"],
     )
 
 
@@ -199,7 +219,9 @@ class ApiKeyResponse(Envelope[ApiKeyCreated]):
 class ApiKeyList(ReadModel):
     """The caller's API keys."""
 
-    api_keys: list[ApiKeyRead]
+    api_keys: list[ApiKeyRead] = Field(
+        description="The newest first.", json_schema_extra={"maxItems": MAXIMUM_KEYS}
+    )
 
 
 class ApiKeyListResponse(Envelope[ApiKeyList]):
@@ -216,6 +238,7 @@ class TokenRevocation(BaseModel):
     token: SecretStr = Field(
         description="The login token or the API key to end.",
         examples=["tfu_0123456789ABCDEFGHIJKLMNOPQRSTUV2kLrXa"],
+        json_schema_extra={"maxLength": MAXIMUM_FORM_BYTES},
     )
 
 
@@ -227,26 +250,34 @@ class PasswordGrant(BaseModel):
         examples=["password"],
         json_schema_extra={"const": "password"},
     )
-    username: str = Field(description="A username or an email address.", examples=["ada"])
-    password: SecretStr = Field(examples=["correct horse battery staple"])
-    scope: str = Field(
+    username: Annotated[str, text(MAXIMUM_FORM_BYTES)] = Field(
+        description="A username or an email address.", examples=["ada"]
+    )
+    password: SecretStr = Field(
+        description="The password of the account.",
+        examples=["correct horse battery staple"],
+        json_schema_extra={"maxLength": MAXIMUM_FORM_BYTES},
+    )
+    scope: Annotated[str, text(MAXIMUM_FORM_BYTES)] = Field(
         default="",
         description="The scopes to ask for, separated by spaces; all of them when absent.",
-        examples=["tasks:read tasks:write"],
+        examples=["account:read account:write tasks:read tasks:write"],
     )
 
 
 class TokenResponse(BaseModel):
     """A login token (RFC 6749, section 5.1)."""
 
-    access_token: str = Field(
+    access_token: Annotated[str, text(CREDENTIAL_MAX_LENGTH, pattern=CREDENTIAL_PATTERN)] = Field(
         repr=False,
         description="Send it as `Authorization: Bearer …`. It is shown this once.",
-        examples=["tfu_…"],
+        examples=["tfu_0123456789ABCDEFGHIJKLMNOPQRSTUV2kLrXa"],
     )
-    token_type: Literal["bearer"]
-    expires_in: int = Field(description="How long it lasts, in seconds.", examples=[86_400])
-    scope: str = Field(
+    token_type: Literal["bearer"] = Field(description="Always `bearer`.")
+    expires_in: Annotated[int, integer(1)] = Field(
+        description="How long it lasts, in seconds.", examples=[86_400]
+    )
+    scope: Annotated[str, text(MAXIMUM_FORM_BYTES)] = Field(
         description="What it may do.",
         examples=["account:read account:write tasks:read tasks:write"],
     )
@@ -255,5 +286,9 @@ class TokenResponse(BaseModel):
 class OAuthErrorResponse(BaseModel):
     """An error of the token endpoint (RFC 6749, section 5.2)."""
 
-    error: Literal["invalid_request", "invalid_grant", "invalid_scope", "unsupported_grant_type"]
-    error_description: str = Field(examples=["Wrong username or password"])
+    error: OAuthErrorCode = Field(
+        description="What went wrong, for programs.", examples=["invalid_grant"]
+    )
+    error_description: Message = Field(
+        description="What went wrong, for people.", examples=["Wrong username or password"]
+    )

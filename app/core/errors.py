@@ -12,13 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from app.core.bounds import MAXIMUM_ERRORS_SHOWN, NO_NUL
 from app.core.responses import ErrorResponse, FieldError, FieldErrorCode
 
-MAXIMUM_ERRORS_SHOWN = 50
 MAXIMUM_NAME_LENGTH = 64
-
-# What text must look like: PostgreSQL cannot hold NUL.
-NO_NUL = r"^[^\x00]*$"
 
 TOO_MANY = 429
 
@@ -81,10 +78,6 @@ class UnsupportedMediaType(APIError):
     status = 415
     code = "unsupported_media_type"
     message = "The body's Content-Type is not supported here"
-
-
-# What can be wrong with any call that has a JSON body.
-BODY_ERRORS = (ValidationFailed, MalformedJSON, PayloadTooLarge, UnsupportedMediaType)
 
 
 class InternalError(APIError):

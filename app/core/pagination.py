@@ -13,11 +13,14 @@ from fastapi import Depends, Request, Response
 from pydantic import MISSING, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from app.core.bounds import MAXIMUM_ID
 from app.core.errors import ValidationFailed
 from app.core.responses import FieldError
-from app.core.schemas import MAXIMUM_ID, Flag, InputModel
+from app.core.schemas import Flag, InputModel
 
 CURSOR_MAX_LENGTH = 4096
+CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
+MAXIMUM_PER_PAGE = 100
 SIGNATURE_BYTES = 16
 
 
@@ -32,14 +35,15 @@ class PageQuery(InputModel):
     """Which part of a list."""
 
     page: Annotated[int, BeforeValidator(_only_digits)] = Field(
-        default=1,
+        # Not a default in the document: clients send those, and a cursor takes no page beside it.
+        default_factory=lambda: 1,
         ge=1,
         le=MAXIMUM_ID,
-        description="The page, from 1. Not together with `cursor`.",
+        description="The page, from 1; the first unless told. Not together with `cursor`.",
         examples=[1],
     )
     per_page: Annotated[int, BeforeValidator(_only_digits)] = Field(
-        default=20, ge=1, le=100, description="How many on a page.", examples=[20]
+        default=20, ge=1, le=MAXIMUM_PER_PAGE, description="How many on a page.", examples=[20]
     )
     count: Flag = Field(
         default=True,
@@ -54,6 +58,7 @@ class PageQuery(InputModel):
             "go, at the same cost at any depth. Send the same filters, sort and time zone with it."
         ),
         examples=["WyIyMDI2LTExLTIyVDA5OjMwOjAwKzAwOjAwIiw3XZ0"],
+        json_schema_extra={"pattern": CURSOR_PATTERN},
     )
 
     @property

@@ -5,7 +5,11 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
+from app.core.bounds import MAXIMUM_ERRORS_SHOWN, text
+
 Payload = TypeVar("Payload")
+Message = Annotated[str, text(1_000)]
+ErrorCode = Annotated[str, text(64, pattern="^[a-z_]+$")]
 
 FieldErrorCode = Literal[
     "missing",
@@ -46,31 +50,45 @@ class ReadModel(BaseModel):
 class Envelope(ReadModel, Generic[Payload]):
     """Around every success. Endpoints return a named subclass, so that SDKs get good names."""
 
-    status: Literal["success"] = "success"
-    message: str = Field(default="ok", description="What happened, for people.")
-    data: Payload
+    status: Literal["success"] = Field(
+        default="success", description="`success` here, `error` in every error."
+    )
+    message: Message = Field(
+        default="ok", description="What happened, for people.", examples=["ok"]
+    )
+    data: Payload = Field(description="What was asked for; null where there is nothing to say.")
 
 
 class FieldError(BaseModel):
     """One field that is to blame."""
 
-    field: str = Field(
+    field: Annotated[str, text(16_384)] = Field(
         description="The path to the field, from `body`, `query`, `path` or `header`.",
         examples=["body.title"],
     )
-    message: str = Field(
+    message: Message = Field(
         description="What is wrong, for people.", examples=["This field is required"]
     )
-    code: FieldErrorCode = Field(description="What is wrong, for programs.")
+    code: FieldErrorCode = Field(description="What is wrong, for programs.", examples=["missing"])
 
 
 class ErrorResponse(BaseModel):
     """Every error: `code` is stable and for programs, `message` is for people."""
 
-    status: Literal["error"]
-    message: str = Field(description="What went wrong, for people.")
-    code: str = Field(description="What went wrong, for programs; never changes.")
-    request_id: str = Field(description="The same as in `X-Request-ID` and in the service's log.")
+    status: Literal["error"] = Field(description="`error` here, `success` in every success.")
+    message: Message = Field(
+        description="What went wrong, for people.", examples=["The request is not valid"]
+    )
+    code: ErrorCode = Field(
+        description="What went wrong, for programs; a code never changes, but others may be added.",
+        examples=["validation_failed"],
+    )
+    request_id: Annotated[str, text(128, pattern="^[A-Za-z0-9._-]+$")] = Field(
+        description="The same as in `X-Request-ID` and in the service's log.",
+        examples=["5f0c1c9e2b7d4d0f9a51c9a4d7a3b1e8"],
+    )
     errors: list[FieldError] | MISSING = Field(
-        default=MISSING, description="There only when single fields are to blame."
+        default=MISSING,
+        description="The fields to blame; there only when single fields are.",
+        json_schema_extra={"maxItems": MAXIMUM_ERRORS_SHOWN},
     )

@@ -20,10 +20,15 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
+from app.core.bounds import MAXIMUM_ERRORS_SHOWN
 from app.core.errors import (
     CONFIRM_CREDENTIAL,
-    MAXIMUM_ERRORS_SHOWN,
+    APIError,
     ClientClosedRequest,
+    DatabaseUnavailable,
+    InternalError,
+    MalformedJSON,
+    Overloaded,
     PayloadTooLarge,
     UnsupportedMediaType,
     ValidationFailed,
@@ -44,6 +49,9 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 class Authenticator(SecurityBase):
     """A security scheme that can be asked before the body is read, and again after a refusal."""
+
+    errors: ClassVar[tuple[type[APIError], ...]]
+    """What `authenticate` can raise, for the document."""
 
     @abstractmethod
     async def authenticate(self, request: Request, scopes: frozenset[str]) -> None:
@@ -124,6 +132,20 @@ class StrictRoute(APIRoute):
 
     refuses_unknown_parameters: ClassVar[bool] = True
     maximum_body_bytes: ClassVar[int] = MAXIMUM_BODY_BYTES
+
+    def errors(self) -> tuple[type[APIError], ...]:
+        """What any operation of this kind can answer, for the document."""
+        authenticator = _authenticator(self.dependant)
+        media_types = _media_types(self)
+        return (
+            *((ValidationFailed,) if self.refuses_unknown_parameters else ()),
+            *((MalformedJSON,) if "application/json" in media_types else ()),
+            *((PayloadTooLarge, UnsupportedMediaType) if media_types else ()),
+            *(authenticator.errors if authenticator else ()),
+            InternalError,
+            DatabaseUnavailable,
+            Overloaded,
+        )
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()

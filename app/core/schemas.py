@@ -9,11 +9,10 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from app.core.bounds import MAXIMUM_ID
 from app.core.errors import APIError
 
 Item = TypeVar("Item", bound=Hashable)
-MAXIMUM_ID = 2**53 - 1
-"""The largest integer that every JSON client holds exactly."""
 
 
 class InputModel(BaseModel):

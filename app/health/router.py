@@ -1,6 +1,6 @@
 """Whether the process runs, and whether it can work."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -13,17 +13,28 @@ from app.core.errors import (
 from app.core.responses import Envelope, ReadModel
 from app.db.session import get_database
 
+# Probes go past the strict route: what they send beyond their path does not matter.
+NOT_HTTP: dict[int | str, dict[str, Any]] = {
+    400: {
+        "description": "The request is not HTTP, says the parser, outside of the envelope",
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string", "const": "Invalid HTTP request received."},
+            }
+        },
+    }
+}
 router = APIRouter(
     prefix="/health",
     tags=["health"],
-    responses=document_errors(InternalError),
+    responses={**NOT_HTTP, **document_errors(InternalError)},
 )
 
 
 class Liveness(ReadModel):
     """Said by a process that runs."""
 
-    status: Literal["healthy"] = Field(examples=["healthy"])
+    status: Literal["healthy"] = Field(description="Always the same.", examples=["healthy"])
 
 
 class LivenessResponse(Envelope[Liveness]):
@@ -33,8 +44,10 @@ class LivenessResponse(Envelope[Liveness]):
 class Readiness(ReadModel):
     """Said by a process that can work."""
 
-    status: Literal["ready"] = Field(examples=["ready"])
-    database: Literal["connected"] = Field(examples=["connected"])
+    status: Literal["ready"] = Field(description="Always the same.", examples=["ready"])
+    database: Literal["connected"] = Field(
+        description="That the database has just answered.", examples=["connected"]
+    )
 
 
 class ReadinessResponse(Envelope[Readiness]):

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from app.core.errors import NO_NUL
-from app.core.schemas import MAXIMUM_ID, DateInput, InstantInput, canonical_id, each_once, not_blank
+from app.core.bounds import MAXIMUM_ID, NO_NUL
+from app.core.schemas import DateInput, InstantInput, canonical_id, each_once, not_blank
 from app.tasks.errors import TaskNotFound
 from app.tasks.models import (
     DESCRIPTION_MAX_LENGTH,
@@ -83,8 +83,8 @@ TaskId = Annotated[
     int,
     # Whatever is not an id of a task is a task that is not there: 404, never 400.
     BeforeValidator(partial(canonical_id, otherwise=TaskNotFound)),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAXIMUM_ID}),
-    Field(description="The task's id.", examples=[7]),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAXIMUM_ID, "examples": [7]}),
+    Field(description="The task's id."),
 ]
 Title = Annotated[
     str,
@@ -160,9 +160,11 @@ MetadataPatch = Annotated[
     # The size of the result is for the database to know; some patches are too much for any.
     AfterValidator(_storable),
     AfterValidator(_not_too_much),
-    WithJsonSchema(_METADATA_SCHEMA),
-    Field(
-        description="Merged into what is there at every depth; null removes a member.",
-        examples=[{"colour": None, "pot": {"size": 12}}],
+    WithJsonSchema(
+        {
+            **_METADATA_SCHEMA,
+            "description": "Merged into what is there at every depth; null removes a member.",
+            "examples": [{"colour": None, "pot": {"size": 12}}],
+        }
     ),
 ]

@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, and_, cast, or_, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import String
 
-from app.core.errors import NO_NUL
+from app.core.bounds import NO_NUL
 from app.core.schemas import Flag, InputModel, InstantInput
 from app.tasks.fields import Tag
 from app.tasks.models import (
@@ -34,6 +34,8 @@ from app.tasks.search import SEARCH_MAX_LENGTH, finds, parse_search
 
 # Names in the database that stand for no place: the server's own zone, and that of a new machine.
 NO_PLACES = {"Factory", "localtime"}
+# More than there are values, so that a client need not look for those it has given twice.
+MAXIMUM_REPEATS = 20
 OPEN = (TaskStatus.PENDING, TaskStatus.IN_PROGRESS)
 
 
@@ -58,10 +60,16 @@ class TaskFilters(InputModel):
     """What tasks must be like; all of it can be combined."""
 
     status: list[TaskStatus] = Field(
-        default=[], description="Any of these; repeatable.", examples=[["pending", "in_progress"]]
+        default=[],
+        max_length=MAXIMUM_REPEATS,
+        description="Any of these; repeatable.",
+        examples=[["pending", "in_progress"]],
     )
     priority: list[TaskPriority] = Field(
-        default=[], description="Any of these; repeatable.", examples=[["high", "critical"]]
+        default=[],
+        max_length=MAXIMUM_REPEATS,
+        description="Any of these; repeatable.",
+        examples=[["high", "critical"]],
     )
     tag: list[Tag] = Field(
         default=[],
@@ -130,6 +138,7 @@ class TaskFilters(InputModel):
                 "which it counts."
             ),
             examples=["Europe/Berlin"],
+            json_schema_extra={"pattern": "^[A-Za-z0-9_+/-]+$"},
         )
     )
 

@@ -60,7 +60,13 @@ DOCUMENTED_HEADER: dict[str, Any] = {
                 "its members. While the first still runs, a repeat waits for it for up to 5 "
                 "seconds. A request that failed leaves no key behind."
             ),
-            "schema": {"type": "string", "minLength": 1},
+            "schema": {
+                "type": "string",
+                "minLength": 1,
+                # As a quoted string, in which quotes are escaped.
+                "maxLength": 2 * IDEMPOTENCY_KEY_MAX_LENGTH + 2,
+                "pattern": "^[!-~]+$",
+            },
             "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
         }
     ]

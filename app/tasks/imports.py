@@ -16,9 +16,10 @@ from sqlalchemy import Insert, Update, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.schema import CreateTable
 
-from app.core.errors import MAXIMUM_ERRORS_SHOWN, field_errors
+from app.core.bounds import MAXIMUM_ERRORS_SHOWN, MAXIMUM_ID
+from app.core.errors import field_errors
 from app.core.responses import FieldError
-from app.core.schemas import MAXIMUM_ID, InstantInput
+from app.core.schemas import InstantInput
 from app.tasks import staging
 from app.tasks.fields import METADATA_TOO_LARGE
 from app.tasks.models import TaskStatus, title_key

@@ -1,12 +1,13 @@
 """What clients send and get about tasks."""
 
 from datetime import date
-from typing import Any, NoReturn, Self
+from typing import Annotated, Any, NoReturn, Self
 
-from pydantic import MISSING, AliasChoices, Field, model_validator
+from pydantic import MISSING, AliasChoices, ConfigDict, Field, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from app.core.pagination import PageQuery
+from app.core.bounds import Count, Id, text
+from app.core.pagination import CURSOR_MAX_LENGTH, CURSOR_PATTERN, MAXIMUM_PER_PAGE, PageQuery
 from app.core.responses import Envelope, Instant, ReadModel
 from app.core.schemas import Flag, InputModel
 from app.tasks.fields import (
@@ -22,7 +23,15 @@ from app.tasks.fields import (
     Title,
 )
 from app.tasks.filters import TaskFilters
-from app.tasks.models import TaskPriority, TaskStatus
+from app.tasks.models import (
+    DESCRIPTION_MAX_LENGTH,
+    EXTERNAL_ID_MAX_LENGTH,
+    MAXIMUM_TAGS,
+    TAG_MAX_LENGTH,
+    TITLE_MAX_LENGTH,
+    TaskPriority,
+    TaskStatus,
+)
 from app.tasks.ordering import Sort
 
 
@@ -34,8 +43,20 @@ def _refuse_second_due(model: InputModel) -> NoReturn:
     raise ValidationError.from_exception_data(type(model).__name__, [fault], hide_input=True)
 
 
+_EXAMPLE: dict[str, Any] = {
+    "title": "Water the plants",
+    "description": "The ferns first.",
+    "priority": "high",
+    "tags": ["garden", "weekly"],
+    "due_at": "2026-12-01T09:30:00Z",
+    "metadata": {"colour": "green"},
+}
+
+
 class TaskReplace(InputModel):
     """All that a client says about a task under a name of the client's own."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     title: Title
     description: Description = ""
@@ -56,11 +77,19 @@ class TaskReplace(InputModel):
 class TaskCreate(TaskReplace):
     """A new task."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [_EXAMPLE | {"external_id": "crm/4711"}]}
+    )
+
     external_id: ExternalId = None
 
 
 class TaskUpdate(InputModel):
     """A JSON Merge Patch (RFC 7396): what is absent stays as it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "completed", "due_at": None}]}
+    )
 
     title: Title | MISSING = MISSING
     description: Description | MISSING = MISSING
@@ -109,13 +138,21 @@ class TaskDeletion(InputModel):
 class TaskRead(ReadModel):
     """A task."""
 
-    id: int = Field(examples=[7])
-    title: str = Field(examples=["Water the plants"])
-    description: str = Field(examples=["The ferns first."])
-    status: TaskStatus = Field(examples=["in_progress"])
-    priority: TaskPriority = Field(examples=["high"])
-    owner_id: int = Field(description="The account it belongs to.", examples=[1])
-    tags: list[str] = Field(examples=[["garden", "weekly"]])
+    id: Id = Field(description="The task's id.", examples=[7])
+    title: Annotated[str, text(TITLE_MAX_LENGTH)] = Field(
+        description="What is to be done.", examples=["Water the plants"]
+    )
+    description: Annotated[str, text(DESCRIPTION_MAX_LENGTH)] = Field(
+        description="More about it.", examples=["The ferns first."]
+    )
+    status: TaskStatus = Field(description="How far it is.", examples=["in_progress"])
+    priority: TaskPriority = Field(description="How urgent it is.", examples=["high"])
+    owner_id: Id = Field(description="The account it belongs to.", examples=[1])
+    tags: list[Annotated[str, text(TAG_MAX_LENGTH)]] = Field(
+        description="Words to find it by.",
+        examples=[["garden", "weekly"]],
+        json_schema_extra={"maxItems": MAXIMUM_TAGS},
+    )
     due_at: Instant | None = Field(description="The instant by which it is due.")
     due_on: date | None = Field(
         description="The day in the course of which it is due.", examples=["2026-12-01"]
@@ -123,7 +160,7 @@ class TaskRead(ReadModel):
     completed_at: Instant | None = Field(
         description="When its status became `completed`; null while it is not."
     )
-    external_id: str | None = Field(
+    external_id: Annotated[str, text(EXTERNAL_ID_MAX_LENGTH)] | None = Field(
         description="What another system calls it.", examples=["crm/4711"]
     )
     metadata: dict[str, Any] = Field(
@@ -132,9 +169,9 @@ class TaskRead(ReadModel):
         description="A JSON object of the caller's own.",
         examples=[{"colour": "green"}],
     )
-    version: int = Field(description="Starts at 1 and rises with every change.", examples=[1])
-    created_at: Instant
-    updated_at: Instant
+    version: Id = Field(description="Starts at 1 and rises with every change.", examples=[1])
+    created_at: Instant = Field(description="When it was created.")
+    updated_at: Instant = Field(description="When it was changed last.")
 
 
 class TaskResponse(Envelope[TaskRead]):
@@ -148,16 +185,18 @@ class TaskDeletedResponse(Envelope[None]):
 class PageInfo(ReadModel):
     """Where in a list a page is."""
 
-    total: int | None = Field(
+    total: Count | None = Field(
         description="How many there are in all; null if not counted, or with a cursor.",
         examples=[41],
     )
-    page: int | None = Field(description="Null with a cursor.", examples=[1])
-    pages: int | None = Field(
+    page: Id | None = Field(
+        description="Which page it is, from 1; null with a cursor.", examples=[1]
+    )
+    pages: Count | None = Field(
         description="How many pages they fill, 0 when there are none; null if not counted.",
         examples=[3],
     )
-    next_cursor: str | None = Field(
+    next_cursor: Annotated[str, text(CURSOR_MAX_LENGTH, pattern=CURSOR_PATTERN)] | None = Field(
         description="Send it as `cursor` to go on from here; null at the end.",
         examples=["WyIyMDI2LTExLTIyVDA5OjMwOjAwKzAwOjAwIiw3XZ0"],
     )
@@ -166,7 +205,9 @@ class PageInfo(ReadModel):
 class TaskPage(PageInfo):
     """A page of tasks."""
 
-    tasks: list[TaskRead]
+    tasks: list[TaskRead] = Field(
+        description="In the order asked for.", json_schema_extra={"maxItems": MAXIMUM_PER_PAGE}
+    )
 
 
 class TaskListResponse(Envelope[TaskPage]):
@@ -176,13 +217,16 @@ class TaskListResponse(Envelope[TaskPage]):
 class TrashedTaskRead(TaskRead):
     """A task in the trash."""
 
-    deleted_at: Instant
+    deleted_at: Instant = Field(description="When it was deleted.")
 
 
 class TrashPage(PageInfo):
     """A page of the trash."""
 
-    tasks: list[TrashedTaskRead]
+    tasks: list[TrashedTaskRead] = Field(
+        description="The newest deletion first.",
+        json_schema_extra={"maxItems": MAXIMUM_PER_PAGE},
+    )
 
 
 class TrashListResponse(Envelope[TrashPage]):
@@ -192,26 +236,26 @@ class TrashListResponse(Envelope[TrashPage]):
 class StatusCounts(ReadModel):
     """How many tasks have each status."""
 
-    pending: int = Field(examples=[12])
-    in_progress: int = Field(examples=[3])
-    completed: int = Field(examples=[26])
-    cancelled: int = Field(examples=[0])
+    pending: Count = Field(description="How many are pending.", examples=[12])
+    in_progress: Count = Field(description="How many are in progress.", examples=[3])
+    completed: Count = Field(description="How many are completed.", examples=[26])
+    cancelled: Count = Field(description="How many are cancelled.", examples=[0])
 
 
 class PriorityCounts(ReadModel):
     """How many tasks have each priority."""
 
-    low: int = Field(examples=[5])
-    medium: int = Field(examples=[30])
-    high: int = Field(examples=[6])
-    critical: int = Field(examples=[0])
+    low: Count = Field(description="How many have a low priority.", examples=[5])
+    medium: Count = Field(description="How many have a medium priority.", examples=[30])
+    high: Count = Field(description="How many have a high priority.", examples=[6])
+    critical: Count = Field(description="How many have a critical priority.", examples=[0])
 
 
 class TaskStats(ReadModel):
     """How many tasks the filters find."""
 
-    total: int = Field(examples=[41])
-    overdue: int = Field(
+    total: Count = Field(description="How many there are in all.", examples=[41])
+    overdue: Count = Field(
         description="How many of them are past their due moment and still to do.", examples=[2]
     )
     by_status: StatusCounts

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from sqlalchemy import insert, text
 
-from app.accounts.api_keys import MAXIMUM_KEYS
 from app.accounts.credentials import SCOPES, Actor, ActorCache
 from app.accounts.models import Credential, CredentialKind
+from app.accounts.schemas import MAXIMUM_KEYS
 from app.core.security import ALPHABET, is_well_formed_token
 from app.db.session import Database
 from tests.conftest import NewAccount

@@ -79,6 +79,17 @@ async def test_every_authenticated_answer_tells_what_is_left(alice: Account) -> 
     assert second.status_code == 404
 
 
+async def test_revocations_which_need_no_credential_are_limited_by_address(
+    service_with: ServiceWith,
+) -> None:
+    url = service_with(rate_limit_api="1/minute", trusted_proxies="127.0.0.1")
+    form = {"token": "unknown"}
+    async with caller(url, address="192.0.2.1") as here, caller(url, address="192.0.2.2") as there:
+        assert (await here.post("/api/v1/auth/revoke", data=form)).status_code == 200
+        assert_error(await here.post("/api/v1/auth/revoke", data=form), 429, "rate_limited")
+        assert (await there.post("/api/v1/auth/revoke", data=form)).status_code == 200
+
+
 async def test_an_anonymous_answer_tells_of_no_limit(client: httpx.AsyncClient) -> None:
     for path in ("/health", "/api/v1/tasks"):
         response = await client.get(path)

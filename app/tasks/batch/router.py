@@ -3,12 +3,7 @@
 from fastapi import APIRouter
 
 from app.accounts.credentials import CurrentUser, requires
-from app.accounts.errors import InsufficientScope, Unauthenticated
 from app.core.errors import (
-    BODY_ERRORS,
-    DatabaseUnavailable,
-    InternalError,
-    Overloaded,
     document_errors,
 )
 from app.db.session import TransactionDep
@@ -37,17 +32,11 @@ router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=BatchRoute)
     dependencies=[requires("tasks:write")],
     responses={
         **document_errors(
-            *BODY_ERRORS,
-            Unauthenticated,
-            InsufficientScope,
             TaskNotFound,
             ExternalIdTaken,
             IdempotencyInFlight,
             VersionConflict,
             IdempotencyKeyReused,
-            InternalError,
-            DatabaseUnavailable,
-            Overloaded,
         ),
         200: {"headers": REPLAYED_HEADER},
     },

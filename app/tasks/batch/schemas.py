@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import MISSING, Field, SkipValidation, ValidationError
+from pydantic import MISSING, BaseModel, Field, SkipValidation, ValidationError
 
-from app.core.errors import MAXIMUM_ERRORS_SHOWN, field_errors
-from app.core.responses import Envelope, FieldError, ReadModel
-from app.core.schemas import MAXIMUM_ID, InputModel
+from app.core.bounds import MAXIMUM_ERRORS_SHOWN, MAXIMUM_ID, integer
+from app.core.errors import field_errors
+from app.core.responses import Envelope, ErrorCode, FieldError, Message, ReadModel
+from app.core.schemas import InputModel
 from app.tasks.schemas import TaskCreate, TaskRead, TaskUpdate
 
 MAXIMUM_OPERATIONS = 1000
@@ -30,7 +31,7 @@ class CreateOperation(InputModel):
     """Create a task."""
 
     op: Literal["create"] = Field(description="What to do.", examples=["create"])
-    task: TaskCreate
+    task: TaskCreate = Field(description="The new task.")
 
 
 class UpdateOperation(InputModel):
@@ -39,7 +40,7 @@ class UpdateOperation(InputModel):
     op: Literal["update"] = Field(description="What to do.", examples=["update"])
     id: TaskIdInput
     version: ExpectedVersion | MISSING = MISSING
-    changes: TaskUpdate
+    changes: TaskUpdate = Field(description="What is to change; the rest stays as it is.")
 
 
 class DeleteOperation(InputModel):
@@ -113,48 +114,47 @@ def parse_operation(index: int, sent: object) -> Operation | list[FieldError]:
         )
 
 
-class OperationSucceeded(ReadModel):
-    """What an operation did."""
-
-    index: int = Field(description="The operation's place in the batch, from 0.", examples=[0])
-    status: Literal[200, 201] = Field(
-        description="The status that a call of its own would have had.", examples=[201]
-    )
-    data: TaskRead | None = Field(description="The task as it was then; null for a delete.")
-
-
-class OperationError(ReadModel):
+class OperationError(BaseModel):
     """Why an operation failed."""
 
-    code: str = Field(
+    code: ErrorCode = Field(
         description="What went wrong, for programs; never changes.", examples=["version_conflict"]
     )
-    message: str = Field(
+    message: Message = Field(
         description="What went wrong, for people.",
         examples=["The task has been changed since this version"],
     )
     errors: list[FieldError] | MISSING = Field(
-        default=MISSING, description="There only when single fields are to blame."
+        default=MISSING,
+        description="There only when single fields are to blame.",
+        json_schema_extra={"maxItems": MAXIMUM_ERRORS_SHOWN},
     )
 
 
-class OperationFailed(ReadModel):
-    """Why an operation did nothing."""
+class OperationResult(BaseModel):
+    """What became of an operation: it holds either `data` or `error`."""
 
-    index: int = Field(description="The operation's place in the batch, from 0.", examples=[1])
-    status: int = Field(
-        description="The status that a call of its own would have had.", examples=[412]
+    index: Annotated[int, integer(0, MAXIMUM_OPERATIONS - 1)] = Field(
+        description="The operation's place in the batch, from 0.", examples=[0]
     )
-    error: OperationError
-
-
-OperationResult = OperationSucceeded | OperationFailed
+    status: Annotated[int, integer(200, 599)] = Field(
+        description="The status that a call of its own would have had.", examples=[201]
+    )
+    data: TaskRead | MISSING | None = Field(
+        default=MISSING, description="The task as it was then; null for a delete."
+    )
+    error: OperationError | MISSING = Field(
+        default=MISSING, description="Why the operation did nothing."
+    )
 
 
 class BatchResults(ReadModel):
     """What became of each operation."""
 
-    results: list[OperationResult] = Field(description="One for each operation, in order.")
+    results: list[OperationResult] = Field(
+        description="One for each operation, in order.",
+        json_schema_extra={"maxItems": MAXIMUM_OPERATIONS},
+    )
 
 
 class BatchResponse(Envelope[BatchResults]):

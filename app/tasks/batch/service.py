@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.credentials import Actor, ensure_credential_is_live
 from app.accounts.errors import Unauthenticated
-from app.core.errors import MAXIMUM_ERRORS_SHOWN, APIError, Overloaded, ValidationFailed
+from app.core.bounds import MAXIMUM_ERRORS_SHOWN
+from app.core.errors import APIError, Overloaded, ValidationFailed
 from app.core.responses import FieldError, FieldErrorCode
 from app.db.errors import sqlstate_of, violated_constraint
 from app.tasks.batch import queries
@@ -17,9 +18,7 @@ from app.tasks.batch.schemas import (
     CreateOperation,
     Operation,
     OperationError,
-    OperationFailed,
     OperationResult,
-    OperationSucceeded,
     TaskBatch,
     UpdateOperation,
     parse_operation,
@@ -98,7 +97,7 @@ async def _attempt(
         else:
             status = 201 if isinstance(operation, CreateOperation) else 200
             data = None if row is None else TaskRead.model_validate(row)
-            results.append(OperationSucceeded(index=index, status=status, data=data))
+            results.append(OperationResult(index=index, status=status, data=data))
     await _write(session, actor, workspace)
     return results
 
@@ -196,8 +195,8 @@ _CULPRITS: dict[type[APIError], tuple[str, FieldErrorCode]] = {
 }
 
 
-def _failed(index: int, error: APIError) -> OperationFailed:
+def _failed(index: int, error: APIError) -> OperationResult:
     told = OperationError(code=error.code, message=error.message)
     if error.errors:
         told.errors = error.errors
-    return OperationFailed(index=index, status=error.status, error=told)
+    return OperationResult(index=index, status=error.status, error=told)

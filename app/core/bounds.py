@@ -1,0 +1,31 @@
+"""The bounds of what is answered, for the document alone.
+
+What is read from the database was checked when it came in, so answers are not checked again; but
+whoever generates a client, or a column for what it gets, learns here how much there can be.
+"""
+
+from typing import Annotated
+
+from pydantic import WithJsonSchema
+
+MAXIMUM_ID = 2**53 - 1
+"""The largest integer that every JSON client holds exactly."""
+
+MAXIMUM_ERRORS_SHOWN = 50
+
+# What text must look like: PostgreSQL cannot hold NUL.
+NO_NUL = r"^[^\x00]*$"
+
+
+def text(max_length: int, *, pattern: str = NO_NUL) -> WithJsonSchema:
+    """Documents a string that has at most `max_length` characters and matches `pattern`."""
+    return WithJsonSchema({"type": "string", "maxLength": max_length, "pattern": pattern})
+
+
+def integer(minimum: int, maximum: int = MAXIMUM_ID) -> WithJsonSchema:
+    """Documents an integer from `minimum` to `maximum`."""
+    return WithJsonSchema({"type": "integer", "minimum": minimum, "maximum": maximum})
+
+
+Id = Annotated[int, integer(1)]
+Count = Annotated[int, integer(0)]
