@@ -13,10 +13,10 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test endurance lint format lock audit clean docker-up docker-down
+.PHONY: help install run test test-sdk endurance lint format lock sdk accept-openapi audit clean docker-up docker-down
 
 help:  ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 install: $(STAMP)  ## Make .venv with everything in it; does nothing while that is up to date
 	@echo "$(VENV) is up to date."
@@ -29,6 +29,16 @@ test: $(STAMP)  ## Run the tests; PYTEST_ARGS="--cov" measures coverage, PYTEST_
 
 endurance: $(STAMP)  ## Run what takes minutes: storms, soaks and large data; one at a time
 	@exec $(BIN)/pytest -m endurance --capture=no -o faulthandler_timeout=900 $(PYTEST_ARGS)
+
+test-sdk: $(STAMP)  ## Lint the document, and try the client of each language; needs Node, Go, a JDK, Rust
+	@exec $(BIN)/pytest -m sdk --durations=0 --durations-min=1 $(PYTEST_ARGS)
+
+sdk: $(STAMP)  ## Generate clients in six ways into build/sdk; SDK=/some/folder chooses another
+	@exec $(BIN)/python -m tests.sdk.generate $(SDK)
+
+accept-openapi: $(STAMP)  ## Accept the present OpenAPI document as the one that is reviewed
+	@$(BIN)/taskflow openapi >tests/contract/openapi.json
+	@git --no-pager diff --stat -- tests/contract/openapi.json
 
 lint: $(STAMP)  ## Check style, types, import directions, workflows and compose.yaml
 	$(BIN)/ruff check .
@@ -51,6 +61,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 lock: $(STAMP)  ## Renew the locks after a change of pyproject.toml; UV_ARGS=--upgrade raises all
 	$(COMPILE) --output-file requirements.txt pyproject.toml
 	$(COMPILE) --output-file requirements-dev.txt --constraint requirements.txt --extra dev pyproject.toml
+	$(COMPILE) --output-file tests/sdk/requirements.txt tests/sdk/requirements.in
 
 audit: $(STAMP)  ## Look for known vulnerabilities in the production lock (asks a service on the net)
 	$(BIN)/pip-audit --progress-spinner off --disable-pip --require-hashes --requirement requirements.txt
@@ -58,7 +69,7 @@ audit: $(STAMP)  ## Look for known vulnerabilities in the production lock (asks 
 clean: export DATABASE_PLACE = $(database_place)
 clean:  ## Remove .venv and every cache; the development database stays
 	@$(BIN)/python -c "$$DATABASE_PLACE" 2>/dev/null || echo "The development database stays."
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .coverage .coverage.* coverage.xml htmlcov
 	find app alembic tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -27,7 +27,16 @@ NewAccount = Callable[..., Awaitable[Account]]
 
 
 # What a marked test needs beyond Python, as a program to look for.
-NEEDS = {"browser": "chromium", "curl": "curl", "redis": "redis-server"}
+NEEDS = {
+    "browser": "chromium",
+    "curl": "curl",
+    "go": "go",
+    "java": "java",
+    "maven": "mvn",
+    "node": "npm",
+    "redis": "redis-server",
+    "rust": "cargo",
+}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
