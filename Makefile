@@ -31,7 +31,7 @@ endurance: $(STAMP)  ## Run what takes minutes: storms, soaks and large data; on
 	@exec $(BIN)/pytest -m endurance --capture=no -o faulthandler_timeout=900 $(PYTEST_ARGS)
 
 test-sdk: $(STAMP)  ## Lint the document, and try the client of each language; needs Node, Go, a JDK, Rust
-	@exec $(BIN)/pytest -m sdk --durations=0 --durations-min=1 $(PYTEST_ARGS)
+	@exec $(BIN)/pytest -m sdk -o faulthandler_timeout=300 --durations=0 --durations-min=1 $(PYTEST_ARGS)
 
 sdk: $(STAMP)  ## Generate clients in six ways into build/sdk; SDK=/some/folder chooses another
 	@exec $(BIN)/python -m tests.sdk.generate $(SDK)
