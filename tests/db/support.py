@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -119,6 +120,17 @@ class Owner:
             assert line, f"The owner ended before it said {key}."
             if key in (what := json.loads(line)):
                 return what
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the group as Ctrl-C does, until the owner says something.
+
+        Python notices a signal that comes just before a blocking read only when the read ends.
+        """
+        assert self.process.stdout is not None
+        for _ in range(int(PATIENCE)):
+            os.killpg(self.process.pid, signal.SIGINT)
+            if select.select([self.process.stdout], [], [], 1)[0]:
+                return
 
     def is_ready(self) -> Any:
         return self.says("url")
