@@ -124,7 +124,7 @@ def test_the_server_stops_in_order_when_its_owner_is_told_to(data_dir: Path, num
 def test_ctrl_c_leaves_the_server_running_until_its_owner_has_drained(data_dir: Path) -> None:
     with Owner(data_dir) as owner:
         url = owner.is_ready()["url"]
-        owner.interrupt()
+        os.killpg(owner.process.pid, signal.SIGINT)
         assert owner.says("interrupted")
         assert run_sql(url, "SELECT 42") == 42
         assert owner.ends() == 0
