@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from app.core.bounds import MAXIMUM_ID
 from app.core.errors import APIError
@@ -23,6 +23,14 @@ class InputModel(BaseModel):
 
 # The categories of Unicode that show nothing: control, format, and the separators.
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+
+
+def field_refused(
+    model: type[BaseModel], name: str, message: str, *, kind: str = "invalid"
+) -> ValidationError:
+    """What a validator of the whole model raises to blame one of its fields, and not the model."""
+    fault = InitErrorDetails(type=PydanticCustomError(kind, message), loc=(name,), input=None)
+    return ValidationError.from_exception_data(model.__name__, [fault], hide_input=True)
 
 
 def canonical_id(value: object, *, otherwise: type[APIError]) -> int:

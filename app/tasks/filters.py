@@ -11,16 +11,15 @@ from pydantic import (
     AfterValidator,
     Field,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 from sqlalchemy import ColumnElement, and_, cast, or_, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import String
 
 from app.core.bounds import NO_NUL
-from app.core.schemas import Flag, InputModel, InstantInput
+from app.core.schemas import Flag, InputModel, InstantInput, field_refused
 from app.tasks.fields import Tag
 from app.tasks.models import (
     EXTERNAL_ID_MAX_LENGTH,
@@ -150,7 +149,9 @@ class TaskFilters(InputModel):
                 try:
                     self.day_of(instant)
                 except OverflowError:
-                    raise _out_of_range(name) from None
+                    message = "Input should be within the years 1 to 9999 in the time zone"
+                    kind = "out_of_range"
+                    raise field_refused(type(self), name, message, kind=kind) from None
         return self
 
     def day_of(self, instant: datetime) -> date:
@@ -158,14 +159,6 @@ class TaskFilters(InputModel):
         # UTC needs no time zone database, which a small machine may lack.
         zone = UTC if self.time_zone == "UTC" else ZoneInfo(self.time_zone)
         return instant.astimezone(zone).date()
-
-
-def _out_of_range(name: str) -> ValidationError:
-    message = "Input should be within the years 1 to 9999 in the time zone"
-    fault = InitErrorDetails(
-        type=PydanticCustomError("out_of_range", message), loc=(name,), input=None
-    )
-    return ValidationError.from_exception_data(TaskFilters.__name__, [fault], hide_input=True)
 
 
 def _due_before(filters: TaskFilters, instant: datetime) -> ColumnElement[bool]:

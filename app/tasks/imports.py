@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Insert, Update, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.schema import CreateTable
@@ -19,7 +19,7 @@ from sqlalchemy.schema import CreateTable
 from app.core.bounds import MAXIMUM_ERRORS_SHOWN, MAXIMUM_ID
 from app.core.errors import field_errors
 from app.core.responses import FieldError
-from app.core.schemas import InstantInput
+from app.core.schemas import InstantInput, field_refused
 from app.tasks import staging
 from app.tasks.fields import METADATA_TOO_LARGE
 from app.tasks.models import TaskStatus, title_key
@@ -61,17 +61,11 @@ class TaskImport(TaskCreate):
     @model_validator(mode="after")
     def _instants_agree(self) -> Self:
         if self.completed_at is not None and self.status is not TaskStatus.COMPLETED:
-            _refuse("completed_at", "Input should be absent unless the status is completed")
+            message = "Input should be absent unless the status is completed"
+            raise field_refused(type(self), "completed_at", message)
         if self.created_at and self.updated_at and self.updated_at < self.created_at:
-            _refuse("updated_at", "Input should not be before created_at")
+            raise field_refused(type(self), "updated_at", "Input should not be before created_at")
         return self
-
-
-def _refuse(name: str, message: str) -> NoReturn:
-    fault = InitErrorDetails(
-        type=PydanticCustomError("import_invalid", message), loc=(name,), input=None
-    )
-    raise ValidationError.from_exception_data("TaskImport", [fault], hide_input=True)
 
 
 @dataclass(frozen=True, slots=True)

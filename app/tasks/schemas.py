@@ -1,15 +1,14 @@
 """What clients send and get about tasks."""
 
 from datetime import date
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Self
 
 from pydantic import MISSING, AliasChoices, ConfigDict, Field, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from app.core.bounds import Count, Id, text
 from app.core.pagination import CURSOR_MAX_LENGTH, CURSOR_PATTERN, MAXIMUM_PER_PAGE, PageQuery
 from app.core.responses import Envelope, Instant, ReadModel
-from app.core.schemas import Flag, InputModel
+from app.core.schemas import Flag, InputModel, field_refused
 from app.tasks.fields import (
     Description,
     DueAt,
@@ -34,14 +33,7 @@ from app.tasks.models import (
 )
 from app.tasks.ordering import Sort
 
-
-def _refuse_second_due(model: InputModel) -> NoReturn:
-    message = "Input should not have both due_at and due_on"
-    fault = InitErrorDetails(
-        type=PydanticCustomError("due_invalid", message), loc=("due_on",), input=None
-    )
-    raise ValidationError.from_exception_data(type(model).__name__, [fault], hide_input=True)
-
+TWO_DUES = "Input should not have both due_at and due_on"
 
 _EXAMPLE: dict[str, Any] = {
     "title": "Water the plants",
@@ -70,7 +62,7 @@ class TaskReplace(InputModel):
     @model_validator(mode="after")
     def _due_once(self) -> Self:
         if self.due_at is not None and self.due_on is not None:
-            _refuse_second_due(self)
+            raise field_refused(type(self), "due_on", TWO_DUES)
         return self
 
 
@@ -105,7 +97,7 @@ class TaskUpdate(InputModel):
     def _due_once(self) -> Self:
         changes = self.model_dump(include={"due_at", "due_on"}, exclude_none=True)
         if len(changes) > 1:
-            _refuse_second_due(self)
+            raise field_refused(type(self), "due_on", TWO_DUES)
         return self
 
 

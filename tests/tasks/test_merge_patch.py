@@ -10,6 +10,7 @@ from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.db.session import Database
+from tests.model.model import merged
 from tests.support import Account, assert_error
 from tests.tasks.test_task_fields import nested, sized
 
@@ -99,19 +100,6 @@ async def test_metadata_is_merged_as_the_standard_shows(
 
     changed = await patched(alice, task, {"metadata": {"x": patch}})
     assert changed["metadata"] == {"x": result, "y": 1}
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """RFC 7396, section 2."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merged(result.get(name), value)
-    return result
 
 
 documents = st.recursive(
