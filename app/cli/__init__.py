@@ -31,6 +31,7 @@ from app.cli.common import (
 )
 from app.cli.tasks import tasks
 from app.core.errors import APIError, DatabaseUnavailable, field_errors
+from app.core.http_protocol import HTTPProtocol
 from app.core.logging import configure_logging
 from app.core.security import PasswordHasher
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
@@ -47,9 +48,7 @@ GRACEFUL_SHUTDOWN_SECONDS = 8
 # default, are not enough to start, and it would replace workers without end.
 WORKER_START_SECONDS = 60
 SERVER_OPTIONS: dict[str, Any] = {
-    # httptools drops the body of a request with an Upgrade header, and takes it for another request
-    # if it comes in a packet of its own.
-    "http": "h11",
+    "http": HTTPProtocol,
     "ws": "none",
     "log_config": None,
     "access_log": False,

@@ -1,0 +1,143 @@
+"""HTTP/1.1 on a connection: uvicorn's protocol over llhttp, mended and bounded.
+
+As it comes it takes the body behind an `Upgrade` header for another request, waits for slow senders
+without end, puts no limit to a request's head, and closes connections when the process ends under
+requests that are on their way.
+"""
+
+import asyncio
+from typing import Any, Literal, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+# What a client has for the head of a request, and as long again for the body.
+SLOW_AFTER_SECONDS = 15
+# A body may take longer if it comes at this rate, in bytes a second.
+SLOW_BELOW_RATE = 4096
+CHECK_EVERY_SECONDS = 5
+# nginx and Apache take 32 and 8 KiB by default; a cursor and a search of 500 characters need 5.
+MAXIMUM_HEAD_BYTES = 64 * 1024
+# The largest body, 8 MiB, in the smallest chunks; whoever sends more was refused long before.
+MAXIMUM_MESSAGE_BYTES = 64 * 1024 * 1024
+# How long an idle connection is kept while the process ends, for a request that is on its way.
+DRAIN_SECONDS = 1
+
+Receiving = Literal["nothing", "head", "body"]
+
+
+class HTTPProtocol(HttpToolsProtocol):
+    """One connection. Give it to uvicorn as its `http`.
+
+    - RFC 9110, section 7.8: an `Upgrade` that the server does not know is ignored.
+    - RFC 9112, section 3.2: a request has one `Host`; else it is answered 400.
+    - A head that does not come within 15 s, or a body that is 15 s behind 4 KiB/s: 408.
+    - While the process ends, each answer says `Connection: close`, and an idle connection is closed
+      after 1 s.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*arguments, **options)
+        self._receiving: Receiving = "nothing"
+        self._since = self.loop.time()
+        self._received = 0
+        self._is_draining = False
+        self._check: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
+        # Whoever connects wants to say something.
+        self._receiving = "head"
+        self._check_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._check is not None:
+            self._check.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        size = len(data)
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self.parser.get_method() == b"CONNECT":
+                    self.send_400_response("This is no proxy.")
+                    return
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                continue
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+            break
+        self._received += size
+        limit = MAXIMUM_HEAD_BYTES if self._receiving == "head" else MAXIMUM_MESSAGE_BYTES
+        if self._received > limit:
+            self.send_400_response("The request is too large.")
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%s %s HTTP/1.1" % (self.scope["method"].encode(), self.url)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _should_upgrade(self) -> bool:
+        # While it is said to upgrade, uvicorn leaves the request alone.
+        return True
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._receiving = "head"
+        self._since = self.loop.time()
+        self._received = 0
+
+    def on_headers_complete(self) -> None:
+        if sum(name == b"host" for name, _ in self.headers) != 1 and (
+            self.parser.get_http_version() == "1.1"
+        ):
+            raise ValueError("a request needs one Host")
+        self._receiving = "body"
+        self._since = self.loop.time()
+        super().on_headers_complete()
+        if self._is_draining:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        self._receiving = "nothing"
+        super().on_message_complete()
+
+    def _is_idle(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _check_later(self) -> None:
+        self._check = self.loop.call_later(CHECK_EVERY_SECONDS, self._check_sender)
+
+    def _check_sender(self) -> None:
+        if self.flow.read_paused:
+            # It is we who are slow.
+            self._since = self.loop.time()
+        patience = SLOW_AFTER_SECONDS
+        if self._receiving == "body":
+            patience += self._received // SLOW_BELOW_RATE
+        if self._receiving == "nothing" or self.loop.time() - self._since <= patience:
+            self._check_later()
+        elif self._is_idle():
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+        else:
+            # The handler waits for the body; it is told that the client has gone.
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """Called by the server when the process shall end."""
+        self._is_draining = True
+        if self._is_idle():
+            self.loop.call_later(DRAIN_SECONDS, self._close_if_idle)
+        else:
+            super().shutdown()
+
+    def _close_if_idle(self) -> None:
+        if self._is_idle():
+            self.transport.close()

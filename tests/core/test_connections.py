@@ -1,0 +1,203 @@
+"""What holds for a connection, below HTTP's own words."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from app.core import http_protocol
+from app.core.settings import Settings
+from app.main import create_app
+from tests.support import Account, served
+
+HEAD = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+class Connection:
+    """A socket to the service, whose answers come as they are on the wire."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, *parts: bytes) -> None:
+        for part in parts:
+            self.writer.write(part)
+            await self.writer.drain()
+
+    async def answer(self) -> tuple[bytes, bytes]:
+        """The head and the body of the next answer."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return head, await self.reader.readexactly(length)
+
+    async def rest(self) -> bytes:
+        """All that comes until the service closes the connection."""
+        async with asyncio.timeout(20):
+            return await self.reader.read()
+
+
+@contextlib.asynccontextmanager
+async def connected(base_url: str) -> AsyncIterator[Connection]:
+    address = urlsplit(base_url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[str]:
+    """A service of its own that cuts off slow senders after a moment."""
+    monkeypatch.setattr(http_protocol, "SLOW_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "CHECK_EVERY_SECONDS", 0.1)
+    with served(create_app(settings)) as base_url:
+        yield base_url
+
+
+@pytest.mark.parametrize("method", [b"POST", b"GET"])
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_an_upgrade_is_ignored_and_the_body_behind_it_is_read(
+    alice: Account, method: bytes, framing: str
+) -> None:
+    # What a smuggled request would look like: it must stay a body.
+    smuggled = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    if framing == "length":
+        header, body = b"Content-Length: %d\r\n" % len(smuggled), smuggled
+    else:
+        header = b"Transfer-Encoding: chunked\r\n"
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(smuggled), smuggled)
+    head = (
+        method + b" /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer " + alice.token.encode() + b"\r\n" + UPGRADE + header + b"\r\n"
+    )
+    for parts in ([head + body + HEAD + b"\r\n"], [head, body, HEAD + b"\r\n"]):
+        async with connected(str(alice.client.base_url)) as connection:
+            await connection.send(*parts)
+            first, _ = await connection.answer()
+            assert first.startswith(b"http/1.1 400 " if method == b"POST" else b"http/1.1 200 ")
+            second, content = await connection.answer()
+            assert second.startswith(b"http/1.1 200 ")
+            assert b'"healthy"' in content
+
+
+async def test_upgrades_in_a_row_are_each_answered(alice: Account) -> None:
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send((HEAD + UPGRADE + b"\r\n") * 50)
+        for _ in range(50):
+            head, _ = await connection.answer()
+            assert head.startswith(b"http/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(b"GET /health HTTP/1.1\r\n\r\n", id="no host"),
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", id="two hosts"),
+        pytest.param(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", id="a proxy's method"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS"),
+        pytest.param(
+            HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            id="two lengths",
+        ),
+        pytest.param(HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", id="unlike lengths"),
+        pytest.param(HEAD + b"X: y\r\n" * 11_000, id="a head without end"),
+        pytest.param(b"GET /" + b"a" * 66_000, id="a path without end"),
+    ],
+)
+async def test_what_is_no_request_gets_a_bare_400_and_the_connection_ends(
+    alice: Account, request_bytes: bytes
+) -> None:
+    async with connected(str(alice.client.base_url)) as connection:
+        with contextlib.suppress(ConnectionError):
+            await connection.send(request_bytes)
+        assert (await connection.rest()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"GET /hea", id="part of a line"),
+        pytest.param(HEAD + b"X-Slow: ", id="part of a header"),
+        pytest.param(HEAD + b"\r\n" + HEAD, id="part of a second request"),
+    ],
+)
+async def test_a_head_that_does_not_come_ends_the_connection(impatient: str, sent: bytes) -> None:
+    async with connected(impatient) as connection:
+        await connection.send(sent)
+        assert b"HTTP/1.1 408 Request Timeout\r\n" in await connection.rest()
+
+
+async def test_a_body_that_does_not_come_ends_the_connection(impatient: str) -> None:
+    request = b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    async with connected(impatient) as connection:
+        await connection.send(request + b"Content-Length: 100\r\n\r\n{")
+        assert await connection.rest() == b""
+
+
+async def test_a_body_that_comes_in_drops_ends_the_connection(impatient: str) -> None:
+    request = b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    async with connected(impatient) as connection:
+        await connection.send(request + b"Content-Length: 1000000\r\n\r\n")
+        ended = asyncio.create_task(connection.rest())
+        started = time.monotonic()
+        while not ended.done():
+            with contextlib.suppress(ConnectionError):
+                await connection.send(b" ")
+            await asyncio.wait({ended}, timeout=0.02)
+            assert time.monotonic() - started < 10
+        with contextlib.suppress(ConnectionError):
+            await ended
+
+
+async def test_an_idle_connection_between_two_requests_is_kept(impatient: str) -> None:
+    async with connected(impatient) as connection:
+        await connection.send(HEAD + b"\r\n")
+        await connection.answer()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.6):
+                await connection.reader.read(1)
+        await connection.send(HEAD + b"\r\n")
+        head, _ = await connection.answer()
+        assert head.startswith(b"http/1.1 200 ")
+
+
+async def test_while_the_service_ends_an_idle_connection_takes_one_more_request(
+    settings: Settings,
+) -> None:
+    with contextlib.ExitStack() as service:
+        base_url = service.enter_context(served(create_app(settings)))
+        async with connected(base_url) as busy, connected(base_url) as idle:
+            for connection in (busy, idle):
+                await connection.send(HEAD + b"\r\n")
+                assert b"connection: close" not in (await connection.answer())[0]
+            ending = asyncio.get_running_loop().run_in_executor(None, service.close)
+            await _refuses_connections(base_url)
+            await busy.send(HEAD + b"\r\n")
+            head, _ = await busy.answer()
+            assert head.startswith(b"http/1.1 200 ")
+            assert b"connection: close" in head
+            assert await busy.rest() == b""
+            assert await idle.rest() == b""
+            await ending
+
+
+async def _refuses_connections(base_url: str) -> None:
+    """Return when the service has stopped listening."""
+    address = urlsplit(base_url)
+    async with asyncio.timeout(10):
+        while True:
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex((str(address.hostname), address.port or 0)) != 0:
+                    return
+            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.02)
