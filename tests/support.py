@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,14 +24,15 @@ import httpx
 import uvicorn
 from argon2 import PasswordHasher as Argon2
 from fastapi import FastAPI
-from sqlalchemy import func, insert
+from sqlalchemy import event, func, insert
 
 from app.accounts.credentials import KEY_PREFIX, LOGIN_PREFIX, SCOPES
 from app.accounts.models import Credential, CredentialKind, User, email_key
 from app.cli import SERVER_OPTIONS
 from app.core.security import new_token, token_digest
 from app.core.settings import Settings
-from app.db.session import Database
+from app.db.session import Database, Rows
+from app.db.statements import Statement
 
 SECRET_KEY = "a key that only tests use, long enough for anything"
 READY_WITHIN_SECONDS = 60
@@ -150,6 +151,24 @@ def service_settings(database_url: str, **overrides: Any) -> Settings:
             **overrides,
         }
     )
+
+
+def statements_of(app: FastAPI) -> list[str]:
+    """The first words of the statements that the application runs from now on, as they come."""
+    statements: list[str] = []
+    database: Database = app.state.database
+
+    class Noting(Database):
+        async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
+            statements.append(statement.sql.split()[0])
+            return await super().fetch(statement, values)
+
+    @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2].split()[0])
+
+    database.__class__ = Noting
+    return statements
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from app.core.errors import ValidationFailed
 from app.core.responses import FieldError
 from app.core.security import new_token, shown_prefix, token_digest
 from app.core.settings import Settings
+from app.db.session import Session
 
 
 def _is_key_of(actor: Actor) -> ColumnElement[bool]:
@@ -83,7 +84,7 @@ async def list_api_keys(session: AsyncSession, actor: Actor) -> list[Credential]
     statement = select(Credential).where(_is_key_of(actor)).order_by(Credential.id.desc())
     keys = list(await session.scalars(statement))
     if not keys:
-        await ensure_credential_is_live(session, actor)
+        await ensure_credential_is_live(Session(session), actor)
     return keys
 
 

@@ -8,13 +8,13 @@ that a revoked credential reads and writes nothing from the moment the revocatio
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, cast
 
 import structlog
 from fastapi import Request, Security
 from fastapi.params import Depends as DependsParameter
 from fastapi.security import OAuth2PasswordBearer
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, bindparam, exists, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,7 +24,8 @@ from app.core.rate_limits import RateLimited, spend
 from app.core.routing import Authenticator
 from app.core.security import is_well_formed_token, token_digest
 from app.db.errors import report
-from app.db.session import get_database
+from app.db.session import Session, get_database
+from app.db.statements import Statement
 
 LOGIN_PREFIX = "tfu_"
 KEY_PREFIX = "tfk_"
@@ -86,6 +87,18 @@ def _not_ended() -> ColumnElement[bool]:
     )
 
 
+ANY_ACTOR = Actor(
+    user_id=cast("int", bindparam("user_id", type_=BigInteger())),
+    credential_id=cast("int", bindparam("credential_id", type_=BigInteger())),
+    scopes=frozenset(),
+)
+"""Stands for whoever asks, in statements that are compiled once; they take `values_of_actor`."""
+
+
+def values_of_actor(actor: Actor) -> dict[str, int]:
+    return {"user_id": actor.user_id, "credential_id": actor.credential_id}
+
+
 def credential_is_live(actor: Actor) -> ColumnElement[bool]:
     """The guard: true while the actor's credential is neither revoked nor expired.
 
@@ -94,9 +107,12 @@ def credential_is_live(actor: Actor) -> ColumnElement[bool]:
     return exists().where(Credential.id == actor.credential_id, _not_ended())
 
 
-async def ensure_credential_is_live(session: AsyncSession, actor: Actor) -> None:
+_IS_LIVE = Statement(select(credential_is_live(ANY_ACTOR).label("is_live")))
+
+
+async def ensure_credential_is_live(session: Session, actor: Actor) -> None:
     """Raise `Unauthenticated` if a guarded statement found nothing because its guard was false."""
-    if not await session.scalar(select(credential_is_live(actor))):
+    if not (await session.fetch(_IS_LIVE, values_of_actor(actor)))[0]["is_live"]:
         raise Unauthenticated
 
 
@@ -179,12 +195,12 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
         digest = request.scope.get("taskflow.remembered")
         if digest is None:
             return
-        async with get_database(request).session() as session:
-            try:
-                await ensure_credential_is_live(session, request.scope["taskflow.actor"])
-            except Unauthenticated:
-                request.app.state.actors.drop(digest)
-                raise
+        try:
+            session = Session(get_database(request))
+            await ensure_credential_is_live(session, request.scope["taskflow.actor"])
+        except Unauthenticated:
+            request.app.state.actors.drop(digest)
+            raise
 
     async def __call__(self, request: Request) -> Actor:  # type: ignore[override]  # the actor, not the token
         """The actor that `authenticate` found; the strict route has called it before."""

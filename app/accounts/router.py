@@ -42,7 +42,7 @@ from app.core.errors import (
 )
 from app.core.rate_limits import RateLimited, address_key, spend
 from app.core.routing import StrictRoute
-from app.db.session import SessionDep, TransactionDep
+from app.db.session import OrmSessionDep, TransactionDep
 
 users = APIRouter(prefix="/users", tags=["accounts"], route_class=StrictRoute)
 api_keys = APIRouter(prefix="/api-keys", tags=["accounts"], route_class=StrictRoute)
@@ -55,7 +55,7 @@ auth = APIRouter(prefix="/auth", tags=["accounts"], route_class=OAuthRoute)
     summary="Register an account",
     responses=document_errors(RegistrationDisabled, UsernameTaken, EmailTaken, RateLimited),
 )
-async def create_user(data: UserCreate, request: Request, session: SessionDep) -> UserResponse:
+async def create_user(data: UserCreate, request: Request, session: OrmSessionDep) -> UserResponse:
     """Make an account, and log in to it with `POST /api/v1/auth/token`.
 
     Username and email must both be free, whatever their case. No answer ever holds the password.
@@ -76,7 +76,7 @@ async def create_user(data: UserCreate, request: Request, session: SessionDep) -
     summary="Read the own account",
     dependencies=[requires("account:read")],
 )
-async def read_me(actor: CurrentUser, session: SessionDep) -> UserResponse:
+async def read_me(actor: CurrentUser, session: OrmSessionDep) -> UserResponse:
     """The account that the credential speaks for."""
     user = await service.read_own_account(session, actor)
     return UserResponse(data=UserRead.model_validate(user))
@@ -88,7 +88,7 @@ async def read_me(actor: CurrentUser, session: SessionDep) -> UserResponse:
     dependencies=[requires("account:write")],
     responses=document_errors(UsernameTaken, EmailTaken),
 )
-async def update_me(data: UserUpdate, actor: CurrentUser, session: SessionDep) -> UserResponse:
+async def update_me(data: UserUpdate, actor: CurrentUser, session: OrmSessionDep) -> UserResponse:
     """Change the username or the email address (JSON Merge Patch, RFC 7396)."""
     user = await service.update_own_account(session, actor, data)
     return UserResponse(message="User updated", data=UserRead.model_validate(user))
@@ -103,7 +103,7 @@ async def change_password(
     data: PasswordChange,
     request: Request,
     actor: CurrentUser,
-    session: SessionDep,
+    session: OrmSessionDep,
     transaction: TransactionDep,
 ) -> DoneResponse:
     """Replace the password, and end every login but the one that asks for it.
@@ -130,7 +130,7 @@ async def change_password(
     dependencies=[requires("account:write")],
 )
 async def close_account(
-    data: AccountClosing, request: Request, actor: CurrentUser, session: SessionDep
+    data: AccountClosing, request: Request, actor: CurrentUser, session: OrmSessionDep
 ) -> DoneResponse:
     """Remove the account and everything that it owns, for good.
 
@@ -174,7 +174,7 @@ async def create_api_key(
     summary="List the API keys",
     dependencies=[requires("account:read")],
 )
-async def list_api_keys(actor: CurrentUser, session: SessionDep) -> ApiKeyListResponse:
+async def list_api_keys(actor: CurrentUser, session: OrmSessionDep) -> ApiKeyListResponse:
     """The account's API keys, newest first; expired ones stay until they are deleted."""
     found = await keys.list_api_keys(session, actor)
     shown = [ApiKeyRead.model_validate(key) for key in found]
@@ -188,7 +188,7 @@ async def list_api_keys(actor: CurrentUser, session: SessionDep) -> ApiKeyListRe
     responses=document_errors(ApiKeyNotFound),
 )
 async def delete_api_key(
-    api_key_id: ApiKeyId, actor: CurrentUser, session: SessionDep
+    api_key_id: ApiKeyId, actor: CurrentUser, session: OrmSessionDep
 ) -> ApiKeyDeletedResponse:
     """End an API key, on every worker with its next request. A key may delete itself."""
     await keys.delete_api_key(session, actor, api_key_id)
@@ -208,7 +208,7 @@ async def create_token(
     grant: Annotated[PasswordGrant, Form()],
     request: Request,
     response: Response,
-    session: SessionDep,
+    session: OrmSessionDep,
 ) -> TokenResponse:
     """Exchange a username or an email address and its password for a bearer token.
 
@@ -247,7 +247,7 @@ async def create_token(
     },
 )
 async def revoke_token(
-    form: Annotated[TokenRevocation, Form()], request: Request, session: SessionDep
+    form: Annotated[TokenRevocation, Form()], request: Request, session: OrmSessionDep
 ) -> Response:
     """End the login or the API key behind a token, at once and everywhere (RFC 7009).
 

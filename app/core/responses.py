@@ -1,7 +1,7 @@
 """The envelope around every answer, as the contract lays it down."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -45,6 +45,19 @@ class ReadModel(BaseModel):
     model_config = ConfigDict(
         from_attributes=True, json_schema_serialization_defaults_required=True
     )
+
+    @classmethod
+    def trusted(cls, values: dict[str, Any]) -> Self:
+        """An instance of values for all fields, in their order, that are known to be right.
+
+        `model_construct` without the search for defaults and aliases, at a tenth of its time.
+        """
+        model = cls.__new__(cls)
+        object.__setattr__(model, "__dict__", values)
+        object.__setattr__(model, "__pydantic_fields_set__", set(values))
+        object.__setattr__(model, "__pydantic_extra__", None)
+        object.__setattr__(model, "__pydantic_private__", None)
+        return model
 
 
 class Envelope(ReadModel, Generic[Payload]):

@@ -18,16 +18,37 @@ UNAVAILABLE_SQLSTATES = ("08", "53", "57", "40", "55P03", "25006", "28", "3D000"
 log = structlog.stdlib.get_logger("taskflow.database")
 
 
-def violated_constraint(error: DBAPIError) -> str | None:
+# What is raised by SQLAlchemy's sessions, and by asyncpg itself.
+ConstraintViolations = (IntegrityError, asyncpg.IntegrityConstraintViolationError)
+
+
+def _of_the_driver(error: BaseException) -> BaseException | None:
+    """Asyncpg's own exception, which SQLAlchemy wraps twice."""
+    if isinstance(error, DBAPIError):
+        return error.orig.__cause__ if error.orig else None
+    return error
+
+
+def violated_constraint(error: BaseException) -> str | None:
     """The name of the constraint that refused a write, which tells what was taken or missing."""
-    cause = error.orig.__cause__ if error.orig else None
-    name: str | None = getattr(cause, "constraint_name", None)
+    name: str | None = getattr(_of_the_driver(error), "constraint_name", None)
     return name
 
 
-def sqlstate_of(error: DBAPIError) -> str:
+def sqlstate_of(error: BaseException) -> str:
     """PostgreSQL's code for what went wrong; empty if the fault was found on our side."""
-    return getattr(error.orig, "sqlstate", None) or ""
+    return getattr(_of_the_driver(error), "sqlstate", None) or ""
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the database is to blame, and the same may succeed later."""
+    cause = _of_the_driver(error)
+    return (
+        sqlstate_of(error).startswith(UNAVAILABLE_SQLSTATES)
+        # A migration has changed a table under a prepared statement; the next one is new.
+        or isinstance(cause, asyncpg.InvalidCachedStatementError)
+        or (isinstance(cause, asyncpg.InterfaceError) and "closed" in str(cause))
+    )
 
 
 def as_error(exception: BaseException) -> APIError:
@@ -35,20 +56,23 @@ def as_error(exception: BaseException) -> APIError:
     match exception:
         case PoolTimeoutError():
             return Overloaded()
-        case DBAPIError():
-            cause = exception.orig.__cause__ if exception.orig else None
-            if (
-                exception.connection_invalidated
-                or sqlstate_of(exception).startswith(UNAVAILABLE_SQLSTATES)
-                # A migration has changed a table under a prepared statement; the next one is new.
-                or isinstance(cause, asyncpg.InvalidCachedStatementError)
-            ):
-                return DatabaseUnavailable()
-            return InternalError()
+        case DBAPIError() if exception.connection_invalidated:
+            return DatabaseUnavailable()
+        case DBAPIError() | asyncpg.PostgresError() | asyncpg.InterfaceError():
+            return DatabaseUnavailable() if _passes(exception) else InternalError()
         case OSError():
             # Raised while connecting, where SQLAlchemy wraps only what the server said.
             return DatabaseUnavailable()
     return as_api_error(exception)
+
+
+_OF_THE_DATABASE = (
+    DBAPIError,
+    PoolTimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+)
 
 
 def report(exception: BaseException) -> APIError:
@@ -57,12 +81,12 @@ def report(exception: BaseException) -> APIError:
     The text of a database's error is left out: its DETAIL may hold whole rows.
     """
     error = as_error(exception)
-    if isinstance(exception, DBAPIError | PoolTimeoutError | OSError):
+    if isinstance(exception, _OF_THE_DATABASE):
         facts = {
-            "error": type(getattr(exception, "orig", None) or exception).__name__,
-            "sqlstate": getattr(getattr(exception, "orig", None), "sqlstate", None),
+            "error": type(_of_the_driver(exception) or exception).__name__,
+            "sqlstate": sqlstate_of(exception) or None,
         }
-        if isinstance(exception, IntegrityError):
+        if isinstance(exception, ConstraintViolations):
             facts["constraint"] = violated_constraint(exception)
         if isinstance(error, InternalError):
             where = "".join(traceback.format_tb(exception.__traceback__))

@@ -1,13 +1,13 @@
 """The way to the database: one pool, two ways to use it, and the only place that commits."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import asyncpg
 from fastapi import Depends, Request
-from sqlalchemy import NullPool, text
+from sqlalchemy import Executable, NullPool, QueuePool, text
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -17,6 +17,9 @@ from sqlalchemy.ext.asyncio import (
 
 from app.core.settings import Settings
 from app.db.errors import report
+from app.db.statements import Statement
+
+Rows = Sequence[Mapping[str, Any]]
 
 READINESS_TIMEOUT_SECONDS = 1.5
 # Where a route that has begun a transaction for the whole request leaves its session.
@@ -56,10 +59,11 @@ def make_engine(
 
 
 class Database:
-    """One engine and its pool, in two uses.
+    """One engine and its pool, in three uses.
 
-    A statement that stands alone needs no transaction: `session()` is in AUTOCOMMIT, where each
-    statement is durable when it returns. `transaction()` is for several that belong together.
+    A statement that stands alone needs no transaction: it is durable when it returns. `fetch` runs
+    one that was compiled before, `session()` those that SQLAlchemy builds anew. `transaction()` is
+    for several that belong together.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -86,6 +90,31 @@ class Database:
         self._transactions = async_sessionmaker(
             self.engine.execution_options(isolation_level="READ COMMITTED"), expire_on_commit=False
         )
+
+    async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
+        """Run a statement that stands alone, and return its rows.
+
+        Enums come as text. Errors are asyncpg's own; `TimeoutError` of SQLAlchemy for a pool that
+        has no connection to spare.
+        """
+        arguments = statement.arguments(values)
+        pool = cast("QueuePool", self.engine.sync_engine.pool)
+        while True:
+            # Where there is nothing to wait for, SQLAlchemy's way of waiting would take as long as
+            # the query.
+            borrowed = pool.connect() if pool.checkedin() else await self.engine.raw_connection()
+            connection: asyncpg.Connection[asyncpg.Record] = borrowed.driver_connection  # type: ignore[assignment]  # typed as optional
+            if not connection.is_closed():
+                break
+            # The server went away while the connection was idle.
+            borrowed.invalidate()
+        try:
+            return cast("Rows", await connection.fetch(statement.sql, *arguments))
+        finally:
+            if connection.is_closed():
+                borrowed.invalidate()
+            else:
+                borrowed.close()
 
     def session(self) -> AsyncSession:
         """A session in AUTOCOMMIT; use it as an async context manager."""
@@ -125,10 +154,33 @@ def get_database(request: Request) -> Database:
     return database
 
 
-async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
-    if (begun := request.scope.get(REQUEST_TRANSACTION)) is not None:
-        yield begun
-        return
+class Session:
+    """What an endpoint has of the database: statements that stand alone, or a begun transaction."""
+
+    def __init__(self, through: Database | AsyncSession) -> None:
+        self._through = through
+
+    async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
+        """The rows of a compiled statement, with enums as text."""
+        if isinstance(self._through, Database):
+            return await self._through.fetch(statement, values)
+        connection = await self._through.connection()
+        result = await connection.exec_driver_sql(statement.sql, tuple(statement.arguments(values)))
+        return cast("Rows", result.mappings().all())
+
+    async def execute(self, statement: Executable) -> Rows:
+        """The rows of a statement that is built for this once."""
+        if isinstance(self._through, AsyncSession):
+            return cast("Rows", (await self._through.execute(statement)).mappings().all())
+        async with self._through.engine.connect() as connection:
+            return cast("Rows", (await connection.execute(statement)).mappings().all())
+
+
+async def get_session(request: Request) -> Session:
+    return Session(request.scope.get(REQUEST_TRANSACTION) or get_database(request))
+
+
+async def get_orm_session(request: Request) -> AsyncGenerator[AsyncSession]:
     async with get_database(request).session() as session:
         yield session
 
@@ -141,7 +193,9 @@ async def get_transaction(request: Request) -> AsyncGenerator[AsyncSession]:
         yield session
 
 
-# With FastAPI's default scope the session would end after the answer is sent; what fails then
-# would leave a client with a 2xx for nothing.
-SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+SessionDep = Annotated[Session, Depends(get_session)]
+# With FastAPI's default scope these would end after the answer is sent; what fails then would leave
+# a client with a 2xx for nothing.
+OrmSessionDep = Annotated[AsyncSession, Depends(get_orm_session, scope="function")]
+"""For what is rarely asked: SQLAlchemy's own session, in AUTOCOMMIT."""
 TransactionDep = Annotated[AsyncSession, Depends(get_transaction, scope="function")]

@@ -7,13 +7,13 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select, and_, select
+from sqlalchemy import ColumnElement, Select, and_, literal, select
 
 from app.accounts.credentials import Actor, CurrentUser, ensure_credential_is_live, requires
 from app.core.bounds import NO_NUL
 from app.core.routing import StrictRoute
-from app.db.session import Database, get_database
-from app.tasks.filters import TaskFilters
+from app.db.session import Database, Session, get_database
+from app.tasks.filters import TaskFilters, given
 from app.tasks.formats import FORMATS, ExportFormat, FileFormat
 from app.tasks.models import Task
 from app.tasks.ordering import ordering_of
@@ -43,7 +43,8 @@ def _select_next(within: ColumnElement[bool], after: Task | None) -> Select[Task
     statement = select(Task).where(within).order_by(*_OLDEST_FIRST.order_by()).limit(TASKS_AT_ONCE)
     if after is None:
         return statement
-    return statement.where(_OLDEST_FIRST.is_after(_OLDEST_FIRST.position_of(after)))
+    here = _OLDEST_FIRST.literal(_OLDEST_FIRST.value_of(after))
+    return statement.where(_OLDEST_FIRST.is_after(here, literal(after.id)))
 
 
 async def walk(
@@ -60,7 +61,7 @@ async def walk(
         async with database.session() as session:
             tasks = (await session.scalars(_select_next(within, last))).all()
             if not tasks and actor is not None:
-                await ensure_credential_is_live(session, actor)
+                await ensure_credential_is_live(Session(session), actor)
         yield tasks
         if len(tasks) < TASKS_AT_ONCE:
             return
@@ -140,7 +141,7 @@ async def export_tasks(
     line break or the `END:VCALENDAR` with which it would end.
     """
     form = FORMATS[query.format]
-    batches = walk(get_database(request), matching(actor, query), actor)
+    batches = walk(get_database(request), matching(actor, given(query)), actor)
     # What goes wrong before the first byte is answered in words.
     first = await anext(batches)
 

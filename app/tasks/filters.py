@@ -1,6 +1,7 @@
 """The filters of lists, statistics and exports: what clients send, and what it means in SQL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
 from typing import Annotated, Any, Self
@@ -14,8 +15,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from sqlalchemy import ColumnElement, and_, cast, or_, true
+from sqlalchemy import ColumnElement, and_, bindparam, cast, or_, true, type_coerce
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import String
 
 from app.core.bounds import NO_NUL
@@ -161,46 +163,116 @@ class TaskFilters(InputModel):
         return instant.astimezone(zone).date()
 
 
-def _due_before(filters: TaskFilters, instant: datetime) -> ColumnElement[bool]:
-    # The last microsecond of a day is before an instant if the instant is on a later day.
-    return or_(Task.due_at < instant, Task.due_on < filters.day_of(instant))
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A filter that is given: its values, and what its condition looks like without them."""
+
+    name: str
+    form: Hashable
+    values: tuple[Any, ...]
 
 
-def _due_after(filters: TaskFilters, instant: datetime) -> ColumnElement[bool]:
-    return or_(Task.due_at >= instant, Task.due_on >= filters.day_of(instant))
+def _values_of(name: str, value: Any, filters: TaskFilters) -> tuple[Hashable, tuple[Any, ...]]:  # noqa: ANN401 - of any filter
+    """The form of a filter's condition, and the values that go into it."""
+    match name:
+        case "status" | "priority":
+            return None, tuple(dict.fromkeys(value))
+        case "q":
+            search = parse_search(value)
+            prefix = () if search.prefix is None else (search.prefix,)
+            form = (len(search.required), len(search.excluded))
+            return form, (*search.required, *search.excluded, *prefix)
+        case "due_after" | "due_before":
+            return None, (value, filters.day_of(value))
+        case "overdue":
+            now = datetime.now(UTC)
+            return value, (now, filters.day_of(now))
+    return None, (value,)
 
 
-def is_overdue(filters: TaskFilters) -> ColumnElement[bool]:
-    """Whether the due moment has passed and something is left to do; never null."""
-    passed = _due_before(filters, datetime.now(UTC))
-    return and_(passed.is_(True), Task.status.in_(OPEN))
+def given(filters: TaskFilters) -> list[Given]:
+    """The filters that are given, in an order of their own."""
+    values = ((name, getattr(filters, name)) for name in CONDITIONS)
+    return [
+        Given(name, *_values_of(name, value, filters))
+        for name, value in values
+        if value is not MISSING and value != []
+    ]
 
 
-# What each filter means, given its value and all the filters.
-CONDITIONS: dict[str, Callable[[Any, TaskFilters], ColumnElement[bool]]] = {
-    "status": lambda value, _: Task.status.in_(value),
-    "priority": lambda value, _: Task.priority.in_(value),
-    "tag": lambda value, _: Task.tags.contains(cast(value, ARRAY(String(TAG_MAX_LENGTH)))),
-    "q": lambda value, _: finds(parse_search(value)),
-    "due_after": lambda value, filters: _due_after(filters, value),
-    "due_before": lambda value, filters: _due_before(filters, value),
-    "overdue": lambda value, filters: is_overdue(filters) if value else ~is_overdue(filters),
-    "created_after": lambda value, _: Task.created_at >= value,
-    "created_before": lambda value, _: Task.created_at < value,
-    "updated_after": lambda value, _: Task.updated_at >= value,
-    "updated_before": lambda value, _: Task.updated_at < value,
-    "external_id": lambda value, _: Task.external_id == value,
+Values = Sequence[Any]
+
+
+# The last microsecond of a day is before an instant if the instant is on a later day.
+def _due_before(values: Values) -> ColumnElement[bool]:
+    instant, day = values
+    return or_(Task.due_at < instant, Task.due_on < day)
+
+
+def _due_after(values: Values) -> ColumnElement[bool]:
+    instant, day = values
+    return or_(Task.due_at >= instant, Task.due_on >= day)
+
+
+def is_overdue(values: Values) -> ColumnElement[bool]:
+    """Whether the due moment has passed and something is left to do; never null.
+
+    The values are the present, and the day that it is in the caller's time zone.
+    """
+    return and_(_due_before(values).is_(True), _one_of(Task.status, OPEN))
+
+
+def _finds(form: Any, values: Values) -> ColumnElement[bool]:  # noqa: ANN401 - a pair of numbers
+    required, excluded = form
+    without = required + excluded
+    return finds(
+        required=values[:required],
+        excluded=values[required:without],
+        prefix=values[without] if without < len(values) else None,
+    )
+
+
+def _one_of(column: InstrumentedAttribute[Any], values: Values) -> ColumnElement[bool]:
+    return column.in_([type_coerce(value, column.type) for value in values])
+
+
+# What each filter means, given the form of its condition and the values, or what stands for them.
+CONDITIONS: dict[str, Callable[[Any, Values], ColumnElement[bool]]] = {
+    "status": lambda _, values: _one_of(Task.status, values),
+    "priority": lambda _, values: _one_of(Task.priority, values),
+    "tag": lambda _, values: Task.tags.contains(cast(values[0], ARRAY(String(TAG_MAX_LENGTH)))),
+    "q": _finds,
+    "due_after": lambda _, values: _due_after(values),
+    "due_before": lambda _, values: _due_before(values),
+    "overdue": lambda form, values: is_overdue(values) if form else ~is_overdue(values),
+    "created_after": lambda _, values: Task.created_at >= values[0],
+    "created_before": lambda _, values: Task.created_at < values[0],
+    "updated_after": lambda _, values: Task.updated_at >= values[0],
+    "updated_before": lambda _, values: Task.updated_at < values[0],
+    "external_id": lambda _, values: Task.external_id == values[0],
 }
 
 
-def passes(filters: TaskFilters) -> ColumnElement[bool]:
+def passes(filters: Iterable[Given]) -> ColumnElement[bool]:
     """Whether a task passes all filters; not whose it is, nor whether it is in the trash."""
-    given = ((name, getattr(filters, name)) for name in CONDITIONS)
-    return and_(
-        true(),
-        *(
-            CONDITIONS[name](value, filters)
-            for name, value in given
-            if value is not MISSING and value != []
-        ),
+    return and_(true(), *(CONDITIONS[one.name](one.form, one.values) for one in filters))
+
+
+def without_values(filters: Iterable[Given]) -> tuple[Given, ...]:
+    """The same filters with parameters for values: equal for all that differ in values alone."""
+    return tuple(
+        Given(one.name, one.form, tuple(f"{one.name}_{i}" for i in range(len(one.values))))
+        for one in filters
     )
+
+
+def values_by_parameter(filters: Iterable[Given]) -> dict[str, Any]:
+    """What `without_values` has left out, by the names of the parameters."""
+    return {f"{one.name}_{i}": value for one in filters for i, value in enumerate(one.values)}
+
+
+def with_parameters(filters: Iterable[Given]) -> list[Given]:
+    """The filters that `without_values` gave, for a statement that is compiled once."""
+    return [
+        Given(one.name, one.form, tuple(bindparam(name) for name in one.values)) for one in filters
+    ]

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
-from typing import Any, Literal
+from datetime import UTC, date, datetime, time
+from functools import cache
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import ColumnElement, UnaryExpression, literal, literal_column, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import TypeEngine
 
 from app.db.types import WholeInstant
 from app.tasks.models import DUE_ASCENDING, DUE_DESCENDING, Task, title_key
@@ -25,13 +27,12 @@ Sort = Literal[
 ]
 
 
-def _instant(value: str) -> ColumnElement[Any]:
-    if value.endswith("infinity"):
-        return literal_column(f"'{value}'::timestamptz")
-    return literal(datetime.fromisoformat(value), WholeInstant())
+class Due(Protocol):
+    due_at: datetime | None
+    due_on: date | None
 
 
-def _due_of(task: Task, *, never: str) -> str:
+def _due_of(task: Due, *, never: str) -> str:
     if task.due_on is not None:
         return datetime.combine(task.due_on, time.max, UTC).isoformat()
     return task.due_at.isoformat() if task.due_at is not None else never
@@ -41,66 +42,83 @@ def _due_of(task: Task, *, never: str) -> str:
 class Ordering:
     """A key and a direction; the id breaks ties in the same direction.
 
-    A position is the key's value as JSON and the id: `value_of` takes the former from a task,
-    `literal_of` gives it back to the database.
+    A position is the key's value as JSON and the id. `value_of` takes the former from a task, and
+    `parse` makes of it what a parameter of the key's `type` takes.
     """
 
     key: ColumnElement[Any] | InstrumentedAttribute[Any]
     descending: bool
-    value_of: Callable[[Task], str]
-    literal_of: Callable[[str], ColumnElement[Any]]
+    type: TypeEngine[Any]
+    value_of: Callable[[Any], str]
+    parse: Callable[[str], Any] = str
 
     def order_by(self) -> list[UnaryExpression[Any]]:
         columns = (self.key, Task.id)
         return [column.desc() if self.descending else column.asc() for column in columns]
 
-    def position_of(self, task: Task) -> list[str | int]:
+    def position_of(self, task: Any) -> list[str | int]:  # noqa: ANN401 - a row, or what is read from one
         return [self.value_of(task), task.id]
 
-    def is_after(self, position: list[Any]) -> ColumnElement[bool]:
+    def infinity(self, value: str) -> ColumnElement[Any] | None:
+        """The key's value if it is behind or before all dates: the driver knows no such instant."""
+        if self.parse is str or not value.endswith("infinity"):
+            return None
+        return literal_column(f"'{value}'::timestamptz")
+
+    def literal(self, value: str) -> ColumnElement[Any]:
+        """The key's value of a position in SQL."""
+        infinity = self.infinity(value)
+        return literal(self.parse(value), self.type) if infinity is None else infinity
+
+    def is_after(self, key: ColumnElement[Any], task_id: ColumnElement[int]) -> ColumnElement[bool]:
         """Whether a task comes after the position."""
-        value, task_id = position
         here = tuple_(self.key, Task.id)
-        there = tuple_(self.literal_of(value), literal(task_id, Task.id.type))
+        there = tuple_(key, task_id)
         return here < there if self.descending else here > there
 
 
+def _by_instant(
+    key: ColumnElement[Any] | InstrumentedAttribute[Any],
+    *,
+    descending: bool,
+    value_of: Callable[[Any], str],
+) -> Ordering:
+    return Ordering(key, descending, WholeInstant(), value_of, datetime.fromisoformat)
+
+
+@cache
 def ordering_of(sort: Sort) -> Ordering:
     descending = sort.startswith("-")
     match sort.removeprefix("-"):
         case "updated_at":
-            return Ordering(
-                Task.updated_at, descending, lambda task: task.updated_at.isoformat(), _instant
+            return _by_instant(
+                Task.updated_at,
+                descending=descending,
+                value_of=lambda task: task.updated_at.isoformat(),
             )
         case "due":
             never = "-infinity" if descending else "infinity"
-            return Ordering(
+            return _by_instant(
                 literal_column(DUE_DESCENDING if descending else DUE_ASCENDING),
-                descending,
-                lambda task: _due_of(task, never=never),
-                _instant,
+                descending=descending,
+                value_of=lambda task: _due_of(task, never=never),
             )
         case "priority":
             return Ordering(
-                Task.priority,
-                descending,
-                lambda task: task.priority.value,
-                lambda value: literal(value, Task.priority.type),
+                Task.priority, descending, Task.priority.type, lambda task: task.priority.value
             )
         case "title":
             return Ordering(
                 Task.title_key,
                 descending,
+                Task.title_key.type,
                 lambda task: title_key(task.title),
-                lambda value: literal(value, Task.title_key.type),
             )
-    return Ordering(Task.created_at, descending, lambda task: task.created_at.isoformat(), _instant)
+    return _by_instant(
+        Task.created_at, descending=descending, value_of=lambda task: task.created_at.isoformat()
+    )
 
 
-def _deletion_of(task: Task) -> str:
-    return task.deleted_at.isoformat() if task.deleted_at is not None else "-infinity"
-
-
-NEWEST_DELETION_FIRST = Ordering(
-    key=Task.deleted_at, descending=True, value_of=_deletion_of, literal_of=_instant
+NEWEST_DELETION_FIRST = _by_instant(
+    Task.deleted_at, descending=True, value_of=lambda task: task.deleted_at.isoformat()
 )

@@ -1,47 +1,53 @@
 """Every statement on tasks. Each is guarded: no row is seen or written for an ended credential."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     Boolean,
     ColumnElement,
-    Delete,
+    Integer,
     Select,
     String,
-    Update,
     and_,
+    any_,
+    bindparam,
     case,
     cast,
     delete,
     exists,
     false,
     func,
-    literal,
     literal_column,
     null,
     or_,
     select,
     true,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects.postgresql import Insert as InsertOrUpdate
 from sqlalchemy.dialects.postgresql import insert as insert_or_update
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
-from sqlalchemy.sql.elements import KeyedColumnElement
 
-from app.accounts.credentials import Actor, credential_is_live
+from app.accounts.credentials import ANY_ACTOR, Actor, credential_is_live
 from app.core.conditions import EntityTags
-from app.core.pagination import PageQuery
-from app.tasks.filters import TaskFilters, is_overdue, passes
-from app.tasks.models import Task, TaskPriority, TaskStatus, title_key
-from app.tasks.ordering import Ordering
-from app.tasks.schemas import TaskCreate
+from app.db.statements import Statement
+from app.tasks.filters import Given, is_overdue, passes, with_parameters
+from app.tasks.models import Task, TaskStatus, title_key
+from app.tasks.ordering import NEWEST_DELETION_FIRST, Ordering, Sort, ordering_of
+from app.tasks.schemas import TaskCreate, TaskRead, TrashedTaskRead
 
 columns = Task.__table__.c
-# What a session has of a task already becomes what the statement returns.
-AS_STORED: dict[str, Any] = {"synchronize_session": False, "populate_existing": True}
+READ = [columns[name] for name in TaskRead.model_fields]
+READ_IN_TRASH = [columns[name] for name in TrashedTaskRead.model_fields]
+TASK_ID = bindparam("task_id", type_=Task.id.type)
+VERSIONS = bindparam("versions", type_=ARRAY(Integer))
 
 
 def owned_by(actor: Actor) -> ColumnElement[bool]:
@@ -56,23 +62,30 @@ def visible_to(actor: Actor) -> ColumnElement[bool]:
 
 def values_of(data: TaskCreate) -> dict[str, Any]:
     """A new task's values by the names of its columns, but for its owner and `completed_at`."""
-    values = data.model_dump()
-    return {**values, "title_key": title_key(data.title)}
+    return {**{name: getattr(data, name) for name in GIVEN}, "title_key": title_key(data.title)}
 
 
-def insert_task(actor: Actor, data: TaskCreate) -> InsertOrUpdate:
+GIVEN = tuple(TaskCreate.model_fields)
+PARAMETERS = {name: bindparam(name, type_=columns[name].type) for name in (*GIVEN, "title_key")}
+"""What stands for the values of `values_of`."""
+
+
+def insert_task(actor: Actor, values: Mapping[str, Any]) -> InsertOrUpdate:
     """Insert a task if the actor's credential is live; returns the row or none."""
-    values: dict[str, ColumnElement[Any]] = {
-        name: literal(value, columns[name].type) for name, value in values_of(data).items()
-    }
-    values["owner_id"] = literal(actor.user_id, Task.owner_id.type)
-    values["completed_at"] = func.now() if data.status is TaskStatus.COMPLETED else null()
-    source = select(*values.values()).where(credential_is_live(actor))
-    return insert_or_update(Task).from_select([columns[name] for name in values], source)
+    new = _typed(values)
+    new["owner_id"] = type_coerce(actor.user_id, Task.owner_id.type)
+    new["completed_at"] = case((new["status"] == TaskStatus.COMPLETED, func.now()))
+    source = select(*new.values()).where(credential_is_live(actor))
+    return insert_or_update(Task).from_select([columns[name] for name in new], source)
 
 
-def select_task(actor: Actor, task_id: int) -> Select[Task]:
-    return select(Task).where(Task.id == task_id, visible_to(actor))
+def _typed(values: Mapping[str, Any]) -> dict[str, ColumnElement[Any]]:
+    """The values of columns by their names, each of its column's type."""
+    return {name: type_coerce(value, columns[name].type) for name, value in values.items()}
+
+
+CREATE_TASK = Statement(insert_task(ANY_ACTOR, PARAMETERS).returning(*READ))
+READ_TASK = Statement(select(*READ).where(Task.id == TASK_ID, visible_to(ANY_ACTOR)))
 
 
 def moment_of_change() -> ColumnElement[datetime]:
@@ -102,74 +115,70 @@ def _with_consequences(values: Mapping[Any, ColumnElement[Any]]) -> Values:
     return {**values, **consequences}
 
 
-def new_values(changes: Mapping[str, Any]) -> dict[KeyedColumnElement[Any], ColumnElement[Any]]:
-    """What the columns of a merge patch become, computed on the row as it is when it is locked."""
-    values: dict[KeyedColumnElement[Any], ColumnElement[Any]] = {
-        columns[name]: literal(value, columns[name].type) for name, value in changes.items()
-    }
-    if "metadata" in changes:
-        metadata = columns["metadata"]
-        values[metadata] = func.merge_patch(metadata, values[metadata])
+def changed_values(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a merge patch says of columns, by their names."""
     if "title" in changes:
-        values[columns["title_key"]] = literal(title_key(changes["title"]), Task.title_key.type)
-    return values
+        return {**changes, "title_key": title_key(changes["title"])}
+    return dict(changes)
 
 
-def _in_version(versions: Collection[int] | None) -> ColumnElement[bool]:
-    """Whether the task, when its lock is won, is in one of the versions; in any if not said."""
-    return true() if versions is None else Task.version.in_(versions)
+def _merged(values: Mapping[str, ColumnElement[Any]]) -> Values:
+    """What the columns of a merge patch become, computed on the row as it is when it is locked."""
+    merged: Values = {columns[name]: value for name, value in values.items()}
+    if "metadata" in values:
+        merged[columns["metadata"]] = func.merge_patch(columns["metadata"], values["metadata"])
+    return merged
 
 
-def update_task(
-    actor: Actor, task_id: int, changes: Mapping[str, Any], versions: Collection[int] | None = None
-) -> Update:
-    """Apply a merge patch in one statement, on the row as it is when its lock is won.
+# When its lock is won, the task is in one of the versions; none said: any will do.
+_IN_VERSION = or_(VERSIONS.is_(None), Task.version == any_(VERSIONS))
+
+
+@lru_cache(maxsize=512)
+def update_task(changed: frozenset[str]) -> Statement:
+    """Apply a merge patch of these columns in one statement, on the row as it is then.
 
     That is why two patches of different fields both stand. A patch that changes nothing keeps the
     version and `updated_at`.
     """
-    statement = (
+    values = _merged({name: PARAMETERS[name] for name in sorted(changed)})
+    return Statement(
         update(Task)
-        .where(Task.id == task_id, visible_to(actor), _in_version(versions))
-        .values(_with_consequences(new_values(changes)))
+        .where(Task.id == TASK_ID, visible_to(ANY_ACTOR), _IN_VERSION)
+        .values(_with_consequences(values))
+        .returning(*READ)
     )
-    return statement.execution_options(**AS_STORED)
 
 
-def trash_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Update:
-    moment = moment_of_change()
-    statement = (
-        update(Task)
-        .where(Task.id == task_id, visible_to(actor), _in_version(versions))
-        .values(deleted_at=moment, updated_at=moment, version=Task.version + 1)
+_MOMENT = moment_of_change()
+_TRASHED = Task.deleted_at.is_not(None)
+TRASH_TASK = Statement(
+    update(Task)
+    .where(Task.id == TASK_ID, visible_to(ANY_ACTOR), _IN_VERSION)
+    .values(deleted_at=_MOMENT, updated_at=_MOMENT, version=Task.version + 1)
+    .returning(Task.id)
+)
+# One that is not in the trash stays as it is.
+RESTORE_TASK = Statement(
+    update(Task)
+    .where(Task.id == TASK_ID, owned_by(ANY_ACTOR), _IN_VERSION)
+    .values(
+        deleted_at=null(),
+        updated_at=case((_TRASHED, _MOMENT), else_=Task.updated_at),
+        version=case((_TRASHED, Task.version + 1), else_=Task.version),
     )
-    return statement.execution_options(**AS_STORED)
-
-
-def restore_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Update:
-    """Take a task out of the trash; one that is not in there stays as it is."""
-    trashed = Task.deleted_at.is_not(None)
-    statement = (
-        update(Task)
-        .where(Task.id == task_id, owned_by(actor), _in_version(versions))
-        .values(
-            deleted_at=null(),
-            updated_at=case((trashed, moment_of_change()), else_=Task.updated_at),
-            version=case((trashed, Task.version + 1), else_=Task.version),
-        )
-    )
-    return statement.execution_options(**AS_STORED)
-
-
-def delete_task(actor: Actor, task_id: int, versions: Collection[int] | None = None) -> Delete:
-    """Remove a task for good, from the trash too."""
-    statement = delete(Task).where(Task.id == task_id, owned_by(actor), _in_version(versions))
-    return statement.execution_options(**AS_STORED)
-
-
-def task_exists(actor: Actor, task_id: int, *, in_trash_too: bool) -> Select[bool]:
-    whose = owned_by(actor) if in_trash_too else visible_to(actor)
-    return select(exists().where(Task.id == task_id, whose))
+    .returning(*READ)
+)
+# For good, from the trash too.
+DELETE_TASK = Statement(
+    delete(Task).where(Task.id == TASK_ID, owned_by(ANY_ACTOR), _IN_VERSION).returning(Task.id)
+)
+TASK_EXISTS = Statement(
+    select(exists().where(Task.id == TASK_ID, visible_to(ANY_ACTOR)).label("is_there"))
+)
+TASK_EXISTS_IN_TRASH_TOO = Statement(
+    select(exists().where(Task.id == TASK_ID, owned_by(ANY_ACTOR)).label("is_there"))
+)
 
 
 def _tag() -> ColumnElement[str]:
@@ -178,83 +187,133 @@ def _tag() -> ColumnElement[str]:
 
 def put_task(
     actor: Actor, data: TaskCreate, *, if_match: EntityTags | None, if_none_match: EntityTags | None
-) -> ReturningInsert[Task, bool] | ReturningUpdate[Task, bool]:
+) -> ReturningInsert[Any] | ReturningUpdate[Any]:
     """Create the task with this `external_id`, or make it what `data` says, in one statement.
 
     Returns the task and whether it was created. The conditions are those of the request. No row:
     they do not hold, or the credential has ended.
     """
-    values = {
-        columns[name]: literal(value, columns[name].type) for name, value in values_of(data).items()
-    }
+    values = values_of(data)
     holds: ColumnElement[bool] = true()
     if if_match is not None and not if_match.any:
         holds = _tag().in_(sorted(if_match.strong))
     if if_none_match is not None:
         unwanted = if_none_match.strong | if_none_match.weak
         holds = false() if if_none_match.any else and_(holds, _tag().not_in(sorted(unwanted)))
-    new = _with_consequences(values)
+    new = _with_consequences({columns[name]: new for name, new in _typed(values).items()})
     if if_match is not None:
         statement = (
             update(Task)
             .where(visible_to(actor), Task.external_id == data.external_id, holds)
             .values(new)
         )
-        statement = statement.execution_options(**AS_STORED)
-        return statement.returning(Task, literal_column("false", Boolean))
-    upsert = insert_task(actor, data).on_conflict_do_update(
+        return statement.returning(*READ, literal_column("false", Boolean).label("is_new"))
+    upsert = insert_task(actor, values).on_conflict_do_update(
         index_elements=[Task.owner_id, Task.external_id],
         index_where=Task.deleted_at.is_(None),
         set_=new,
         where=holds,
     )
     # PostgreSQL marks a row that an ON CONFLICT has found, and not one that it has inserted.
-    return upsert.returning(Task, literal_column("tasks.xmax = 0", Boolean))
+    return upsert.returning(*READ, literal_column("tasks.xmax = 0", Boolean).label("is_new"))
 
 
-def matching(actor: Actor, filters: TaskFilters) -> ColumnElement[bool]:
+def matching(actor: Actor, filters: Iterable[Given]) -> ColumnElement[bool]:
     """The actor's tasks outside the trash that pass the filters."""
     return and_(visible_to(actor), passes(filters))
 
 
-def in_trash(actor: Actor) -> ColumnElement[bool]:
+def _in_trash(actor: Actor) -> ColumnElement[bool]:
     return and_(owned_by(actor), Task.deleted_at.is_not(None))
 
 
 def count_of(among: ColumnElement[bool]) -> Select[int]:
-    return select(func.count()).select_from(Task).where(among)
+    return select(func.count().label("total")).select_from(Task).where(among)
 
 
-def count_by_status_and_priority(
-    actor: Actor, filters: TaskFilters
-) -> Select[TaskStatus, TaskPriority, int, int]:
-    """How many tasks of each status and priority pass the filters, and how many are overdue."""
-    return (
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What is listed: with `filters` the tasks that pass them, without any what is in the trash."""
+
+    filters: tuple[Given, ...] | None
+
+    def among(self) -> ColumnElement[bool]:
+        if self.filters is None:
+            return _in_trash(ANY_ACTOR)
+        return matching(ANY_ACTOR, with_parameters(self.filters))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The form of a page: what is the same for all requests that differ in values alone.
+
+    It begins behind `offset` tasks or, with `after`, behind a position: its key may be `infinity`.
+    """
+
+    listed: Listed
+    sort: Sort | None
+    per_page: int
+    counted: bool
+    offset: bool = False
+    after: bool = False
+    infinity: str | None = None
+
+    @property
+    def ordering(self) -> Ordering:
+        return NEWEST_DELETION_FIRST if self.sort is None else ordering_of(self.sort)
+
+
+@lru_cache(maxsize=512)
+def select_page(page: Page) -> Statement:
+    """The tasks of a page, each with the total if asked, and one task more if there is one.
+
+    Takes the values of the filters, `offset`, and `after_key` and `after_id` of a position. How
+    many are read stands in the statement: PostgreSQL then plans it once, not for each request.
+    """
+    among = page.listed.among()
+    ordering = page.ordering
+    chosen = READ_IN_TRASH if page.listed.filters is None else READ
+    # In one statement, so that the total and the page are of the same moment.
+    total = count_of(among).scalar_subquery() if page.counted else null()
+    statement = (
+        select(*chosen, total.label("total"))
+        .where(among)
+        .order_by(*ordering.order_by())
+        .limit(literal_column(str(page.per_page + 1)))
+    )
+    if page.offset:
+        statement = statement.offset(bindparam("offset", type_=BigInteger()))
+    if page.after:
+        key: ColumnElement[Any] = bindparam("after_key", type_=ordering.type)
+        if page.infinity is not None:
+            key = ordering.literal(page.infinity)
+        task_id = bindparam("after_id", type_=Task.id.type)
+        statement = statement.where(ordering.is_after(key, task_id))
+    return Statement(statement)
+
+
+@lru_cache(maxsize=128)
+def count_listed(listed: Listed) -> Statement:
+    return Statement(count_of(listed.among()))
+
+
+NOW = ("stats_now", "stats_day")
+
+
+@lru_cache(maxsize=128)
+def count_by_status_and_priority(filters: tuple[Given, ...]) -> Statement:
+    """How many tasks of each status and priority pass the filters, and how many are overdue.
+
+    Takes the values of the filters, and by the names of `NOW` the present and its day.
+    """
+    overdue = is_overdue([bindparam(name) for name in NOW])
+    return Statement(
         select(
             Task.status,
             Task.priority,
-            func.count(),
-            func.count().filter(is_overdue(filters)),
+            func.count().label("count"),
+            func.count().filter(overdue).label("overdue"),
         )
-        .where(matching(actor, filters))
+        .where(matching(ANY_ACTOR, with_parameters(filters)))
         .group_by(Task.status, Task.priority)
     )
-
-
-def select_page(
-    among: ColumnElement[bool], ordering: Ordering, query: PageQuery, position: list[Any] | None
-) -> Select[Task, int | None]:
-    """The tasks of a page `among` those that a condition holds for, each with the total if asked.
-
-    With a `position` of the ordering they are those after it, and nothing is counted. There is one
-    task more than the page has, if there is one.
-    """
-    page = select(Task).where(among).order_by(*ordering.order_by()).limit(query.per_page + 1)
-    if position is not None:
-        page = page.where(ordering.is_after(position))
-    else:
-        page = page.offset(query.offset)
-    counted = position is None and query.count
-    # In one statement, so that the total and the page are of the same moment.
-    total = count_of(among).scalar_subquery() if counted else null()
-    return page.add_columns(total)

@@ -35,7 +35,6 @@ from app.tasks.schemas import (
     TaskDeletion,
     TaskListResponse,
     TaskQuery,
-    TaskRead,
     TaskReplace,
     TaskResponse,
     TaskStatsResponse,
@@ -71,7 +70,7 @@ async def create_task(
     data: TaskCreate, actor: CurrentUser, session: SessionDep, response: Response
 ) -> TaskResponse:
     """Store a new task of the caller. `Location` tells where it is from then on."""
-    task = TaskRead.model_validate(await service.create_task(session, actor, data))
+    task = await service.create_task(session, actor, data)
     response.headers["Location"] = f"/api/v1/tasks/{task.id}"
     carry(response, task)
     return TaskResponse(message="Task created", data=task)
@@ -191,14 +190,13 @@ async def put_task(
     Safe to repeat: equal content keeps the `version`. With `If-None-Match: *` a task is only
     created, with `If-Match` only replaced.
     """
-    stored, created = await service.put_task(
+    task, created = await service.put_task(
         session,
         actor,
         TaskCreate.model_validate({**data.model_dump(), "external_id": external_id}),
         if_match=if_match(if_match_lines),
         if_none_match=if_none_match(if_none_match_lines),
     )
-    task = TaskRead.model_validate(stored)
     carry(response, task)
     if created:
         response.status_code = 201
@@ -226,7 +224,7 @@ async def read_task(
 ) -> TaskResponse | Response:
     """One task of the caller. Another's task is not found, as one that does not exist."""
     known = if_none_match(if_none_match_lines)
-    task = TaskRead.model_validate(await service.read_task(session, actor, task_id))
+    task = await service.read_task(session, actor, task_id)
     if known is not None and known.match_weakly(entity_tag(task)):
         response = Response(status_code=304)
         carry(response, task)
@@ -262,8 +260,7 @@ async def update_task(
     `version` and `updated_at`.
     """
     versions = versions_named(if_match_lines, task_id)
-    stored = await service.update_task(session, actor, task_id, data, versions=versions)
-    task = TaskRead.model_validate(stored)
+    task = await service.update_task(session, actor, task_id, data, versions=versions)
     carry(response, task)
     return TaskResponse(message="Task updated", data=task)
 
@@ -313,8 +310,6 @@ async def restore_task(
     Its `external_id` may have gone to another task meanwhile: that is a 409.
     """
     versions = versions_named(if_match_lines, task_id)
-    task = TaskRead.model_validate(
-        await service.restore_task(session, actor, task_id, versions=versions)
-    )
+    task = await service.restore_task(session, actor, task_id, versions=versions)
     carry(response, task)
     return TaskResponse(message="Task restored", data=task)

@@ -1,5 +1,6 @@
 """What clients send and get about tasks."""
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Self
 
@@ -127,6 +128,10 @@ class TaskDeletion(InputModel):
     )
 
 
+_STATUSES: dict[str, TaskStatus] = {status.value: status for status in TaskStatus}
+_PRIORITIES: dict[str, TaskPriority] = {priority.value: priority for priority in TaskPriority}
+
+
 class TaskRead(ReadModel):
     """A task."""
 
@@ -164,6 +169,14 @@ class TaskRead(ReadModel):
     version: Id = Field(description="Starts at 1 and rises with every change.", examples=[1])
     created_at: Instant = Field(description="When it was created.")
     updated_at: Instant = Field(description="When it was changed last.")
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """A task as a statement has read it: the database has checked it all."""
+        values = {name: row[name] for name in cls.model_fields}
+        values["status"] = _STATUSES[values["status"]]
+        values["priority"] = _PRIORITIES[values["priority"]]
+        return cls.trusted(values)
 
 
 class TaskResponse(Envelope[TaskRead]):

@@ -7,15 +7,17 @@ ever taken for the syntax of a query.
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic_core import PydanticCustomError
-from sqlalchemy import ColumnElement, Text, and_, cast, func, literal_column
+from sqlalchemy import ColumnElement, Text, and_, cast, func, literal_column, type_coerce
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from app.tasks.models import Task
 
 SEARCH_MAX_LENGTH = 500
+Term = str | ColumnElement[str]
 _TERM = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
 
 
@@ -57,24 +59,27 @@ def parse_search(text: str) -> Search:
     return Search(tuple(dict.fromkeys(required)), tuple(dict.fromkeys(excluded)), last)
 
 
-def _phrase(term: str) -> ColumnElement[str]:
-    return func.phraseto_tsquery(literal_column("'simple'::regconfig"), func.search_words(term))
+def _phrase(term: Term) -> ColumnElement[str]:
+    words = func.search_words(type_coerce(term, Text))
+    return func.phraseto_tsquery(literal_column("'simple'::regconfig"), words)
 
 
-def _phrase_prefix(term: str) -> ColumnElement[str]:
+def _phrase_prefix(term: Term) -> ColumnElement[str]:
     # The text of a tsquery has each word in quotes; what is empty becomes null and finds nothing.
     return cast(func.nullif(cast(_phrase(term), Text), "") + ":*", TSQUERY)
 
 
-def finds(search: Search) -> ColumnElement[bool]:
-    """The tasks that the search finds.
+def finds(
+    *, required: Iterable[Term], excluded: Iterable[Term], prefix: Term | None
+) -> ColumnElement[bool]:
+    """The tasks that a search finds.
 
     Each term is a condition of its own: one in which PostgreSQL sees no word finds nothing, where
     in a query of all terms it would be left out.
     """
-    queries = [_phrase(term) for term in search.required]
-    if search.prefix is not None:
-        queries.append(_phrase_prefix(search.prefix))
+    queries = [_phrase(term) for term in required]
+    if prefix is not None:
+        queries.append(_phrase_prefix(prefix))
     conditions = [Task.search.bool_op("@@")(query) for query in queries]
-    without = [~Task.search.bool_op("@@")(_phrase(term)) for term in search.excluded]
+    without = [~Task.search.bool_op("@@")(_phrase(term)) for term in excluded]
     return and_(*conditions, *without)

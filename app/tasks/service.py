@@ -2,46 +2,48 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import MISSING
-from sqlalchemy import ColumnElement
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.credentials import Actor, ensure_credential_is_live
+from app.accounts.credentials import Actor, ensure_credential_is_live, values_of_actor
 from app.accounts.errors import Unauthenticated
 from app.core.conditions import EntityTags
 from app.core.errors import APIError, ValidationFailed
 from app.core.pagination import CursorSigner, PageQuery, invalid_cursor
 from app.core.responses import FieldError, FieldErrorCode
-from app.db.errors import violated_constraint
+from app.db.errors import ConstraintViolations, violated_constraint
+from app.db.session import Session
 from app.tasks import queries
 from app.tasks.errors import ExternalIdTaken, TaskNotFound, VersionConflict
 from app.tasks.fields import METADATA_TOO_DEEP, METADATA_TOO_LARGE
-from app.tasks.filters import TaskFilters
+from app.tasks.filters import TaskFilters, given, values_by_parameter, without_values
 from app.tasks.models import (
     METADATA_DEPTH,
     METADATA_SIZE,
     ONE_DUE,
     UNIQUE_EXTERNAL_ID,
-    Task,
     TaskPriority,
     TaskStatus,
 )
-from app.tasks.ordering import NEWEST_DELETION_FIRST, Ordering, ordering_of
+from app.tasks.ordering import Sort
 from app.tasks.schemas import (
     PriorityCounts,
     StatusCounts,
     TaskCreate,
     TaskPage,
     TaskQuery,
+    TaskRead,
     TaskStats,
     TaskUpdate,
+    TrashedTaskRead,
     TrashPage,
     TrashQuery,
 )
+
+PageT = TypeVar("PageT", TaskPage, TrashPage)
 
 
 def _invalid(field: str, message: str, code: FieldErrorCode = "invalid") -> ValidationFailed:
@@ -71,37 +73,42 @@ def refusals_told(given: Mapping[str, Any]) -> Iterator[None]:
     """Turn what the database refuses of the `given` fields into the errors of the contract."""
     try:
         yield
-    except IntegrityError as error:
+    except ConstraintViolations as error:
         refusal = refusal_of(violated_constraint(error), given)
         if refusal is None:
             raise
         raise refusal from None
 
 
-async def create_task(session: AsyncSession, actor: Actor, data: TaskCreate) -> Task:
+async def create_task(session: Session, actor: Actor, data: TaskCreate) -> TaskRead:
     """Store a task.
 
     Raises `ExternalIdTaken`, `ValidationFailed` for metadata whose numbers grow too long when they
     are written out, and `Unauthenticated` if the actor's credential has ended.
     """
-    statement = queries.insert_task(actor, data).returning(Task)
-    with refusals_told(data.model_dump()):
-        task = (await session.scalars(statement)).one_or_none()
-    if task is None:
+    values = queries.values_of(data)
+    with refusals_told(values):
+        rows = await session.fetch(queries.CREATE_TASK, values | values_of_actor(actor))
+    if not rows:
         raise Unauthenticated
-    return task
+    return TaskRead.of_row(rows[0])
 
 
-async def read_task(session: AsyncSession, actor: Actor, task_id: int) -> Task:
+async def read_task(session: Session, actor: Actor, task_id: int) -> TaskRead:
     """The task. Raises `TaskNotFound`."""
-    task = (await session.scalars(queries.select_task(actor, task_id))).one_or_none()
-    if task is None:
+    rows = await session.fetch(queries.READ_TASK, {"task_id": task_id, **values_of_actor(actor)})
+    if not rows:
         raise TaskNotFound
-    return task
+    return TaskRead.of_row(rows[0])
+
+
+def _of_task(actor: Actor, task_id: int, versions: Collection[int] | None) -> dict[str, Any]:
+    versions = None if versions is None else sorted(versions)
+    return {"task_id": task_id, "versions": versions, **values_of_actor(actor)}
 
 
 async def _explain_absence(
-    session: AsyncSession,
+    session: Session,
     actor: Actor,
     task_id: int,
     versions: Collection[int] | None,
@@ -112,20 +119,22 @@ async def _explain_absence(
 
     Without a condition the task was not there, though it may have come out of the trash since.
     """
-    exists = queries.task_exists(actor, task_id, in_trash_too=in_trash_too)
-    if versions is not None and await session.scalar(exists):
-        raise VersionConflict
+    if versions is not None:
+        exists = queries.TASK_EXISTS_IN_TRASH_TOO if in_trash_too else queries.TASK_EXISTS
+        rows = await session.fetch(exists, {"task_id": task_id, **values_of_actor(actor)})
+        if rows[0]["is_there"]:
+            raise VersionConflict
     raise TaskNotFound
 
 
 async def update_task(
-    session: AsyncSession,
+    session: Session,
     actor: Actor,
     task_id: int,
     data: TaskUpdate,
     *,
     versions: Collection[int] | None = None,
-) -> Task:
+) -> TaskRead:
     """Apply a merge patch to a task in one of the `versions` and return it as it is then.
 
     Raises `TaskNotFound`, `VersionConflict`, `ExternalIdTaken`, and `ValidationFailed` if the task
@@ -137,16 +146,17 @@ async def update_task(
         if versions is not None and task.version not in versions:
             raise VersionConflict
         return task
-    statement = queries.update_task(actor, task_id, changes, versions).returning(Task)
+    values = queries.changed_values(changes)
+    statement = queries.update_task(frozenset(values))
     with refusals_told(changes):
-        changed = (await session.scalars(statement)).one_or_none()
-    if changed is None:
+        rows = await session.fetch(statement, values | _of_task(actor, task_id, versions))
+    if not rows:
         await _explain_absence(session, actor, task_id, versions)
-    return changed
+    return TaskRead.of_row(rows[0])
 
 
 async def delete_task(
-    session: AsyncSession,
+    session: Session,
     actor: Actor,
     task_id: int,
     *,
@@ -157,36 +167,34 @@ async def delete_task(
 
     Raises `TaskNotFound`, and `VersionConflict` if the task is in none of the `versions`.
     """
-    delete = queries.delete_task if permanent else queries.trash_task
-    statement = delete(actor, task_id, versions).returning(Task.id)
-    if await session.scalar(statement) is None:
+    statement = queries.DELETE_TASK if permanent else queries.TRASH_TASK
+    if not await session.fetch(statement, _of_task(actor, task_id, versions)):
         await _explain_absence(session, actor, task_id, versions, in_trash_too=permanent)
 
 
 async def restore_task(
-    session: AsyncSession, actor: Actor, task_id: int, *, versions: Collection[int] | None = None
-) -> Task:
+    session: Session, actor: Actor, task_id: int, *, versions: Collection[int] | None = None
+) -> TaskRead:
     """Take the task out of the trash, if it is there, and return it.
 
     Raises `TaskNotFound`, `VersionConflict` if it is in none of the `versions`, and
     `ExternalIdTaken` if another task has its `external_id` by now.
     """
-    statement = queries.restore_task(actor, task_id, versions).returning(Task)
     with refusals_told({}):
-        task = (await session.scalars(statement)).one_or_none()
-    if task is None:
+        rows = await session.fetch(queries.RESTORE_TASK, _of_task(actor, task_id, versions))
+    if not rows:
         await _explain_absence(session, actor, task_id, versions, in_trash_too=True)
-    return task
+    return TaskRead.of_row(rows[0])
 
 
 async def put_task(
-    session: AsyncSession,
+    session: Session,
     actor: Actor,
     data: TaskCreate,
     *,
     if_match: EntityTags | None = None,
     if_none_match: EntityTags | None = None,
-) -> tuple[Task, bool]:
+) -> tuple[TaskRead, bool]:
     """Create or replace the task with the `external_id` of `data`, in one statement.
 
     Returns the task and whether it was created. Raises `VersionConflict` if a condition does not
@@ -195,117 +203,131 @@ async def put_task(
     statement = queries.put_task(actor, data, if_match=if_match, if_none_match=if_none_match)
     with refusals_told(data.model_dump()):
         rows = await session.execute(statement)
-    row = rows.one_or_none()
-    if row is None:
+    if not rows:
         await ensure_credential_is_live(session, actor)
         raise VersionConflict
-    return row[0], row[1]
+    row = dict(rows[0])
+    is_new = row.pop("is_new")
+    return TaskRead.of_row(row), is_new
 
 
-async def count_tasks(session: AsyncSession, actor: Actor, filters: TaskFilters) -> TaskStats:
+async def count_tasks(session: Session, actor: Actor, filters: TaskFilters) -> TaskStats:
     """How many of the actor's tasks pass the filters, by status and by priority."""
-    rows = (await session.execute(queries.count_by_status_and_priority(actor, filters))).all()
+    given_filters = given(filters)
+    now = datetime.now(UTC)
+    rows = await session.fetch(
+        queries.count_by_status_and_priority(without_values(given_filters)),
+        {
+            **values_by_parameter(given_filters),
+            **dict(zip(queries.NOW, (now, filters.day_of(now)), strict=True)),
+            **values_of_actor(actor),
+        },
+    )
     if not rows:
         await ensure_credential_is_live(session, actor)
     by_status = dict.fromkeys(TaskStatus, 0)
     by_priority = dict.fromkeys(TaskPriority, 0)
-    for status, priority, count, _ in rows:
-        by_status[status] += count
-        by_priority[priority] += count
+    for row in rows:
+        by_status[row["status"]] += row["count"]
+        by_priority[row["priority"]] += row["count"]
     return TaskStats(
         total=sum(by_status.values()),
-        overdue=sum(overdue for *_, overdue in rows),
+        overdue=sum(row["overdue"] for row in rows),
         by_status=StatusCounts.model_validate(by_status),
         by_priority=PriorityCounts.model_validate(by_priority),
     )
 
 
 async def list_tasks(
-    session: AsyncSession, actor: Actor, query: TaskQuery, *, cursors: CursorSigner
+    session: Session, actor: Actor, query: TaskQuery, *, cursors: CursorSigner
 ) -> TaskPage:
     """A page of the actor's tasks that pass the filters. Raises `ValidationFailed` for a cursor."""
-    page = await _read_page(
+    filters = given(query)
+    asked = {one.name: getattr(query, one.name) for one in filters}
+    binding = {
+        "sort": query.sort,
+        "time_zone": query.time_zone,
+        **{k: sorted(v) if isinstance(v, list) else v for k, v in asked.items()},
+    }
+    return await _read_page(
         session,
         actor,
-        among=queries.matching(actor, query),
-        ordering=ordering_of(query.sort),
-        query=query,
+        query,
+        of=_List(
+            queries.Listed(without_values(filters)),
+            values_by_parameter(filters),
+            query.sort,
+            binding,
+        ),
+        into=(TaskPage, TaskRead),
         cursors=cursors,
     )
-    return TaskPage.model_validate(page)
 
 
 async def list_trash(
-    session: AsyncSession, actor: Actor, query: TrashQuery, *, cursors: CursorSigner
+    session: Session, actor: Actor, query: TrashQuery, *, cursors: CursorSigner
 ) -> TrashPage:
     """A page of what the actor has in the trash. Raises `ValidationFailed` for a cursor."""
-    page = await _read_page(
-        session,
-        actor,
-        among=queries.in_trash(actor),
-        ordering=NEWEST_DELETION_FIRST,
-        query=query,
-        cursors=cursors,
-    )
-    return TrashPage.model_validate(page)
+    trash = _List(queries.Listed(None), {}, None, "trash")
+    into = (TrashPage, TrashedTaskRead)
+    return await _read_page(session, actor, query, of=trash, into=into, cursors=cursors)
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    tasks: list[Task]
-    total: int | None
-    page: int | None
-    pages: int | None
-    next_cursor: str | None
+class _List:
+    """What is listed, the values of its filters, its order, and what its cursors are bound to."""
 
-
-# Not among the filters that a cursor is bound to.
-_PAGING = {"page", "per_page", "count", "cursor"}
+    listed: queries.Listed
+    values: dict[str, Any]
+    sort: Sort | None
+    binding: object
 
 
 async def _read_page(
-    session: AsyncSession,
+    session: Session,
     actor: Actor,
-    *,
-    among: ColumnElement[bool],
-    ordering: Ordering,
     query: PageQuery,
+    *,
+    of: _List,
+    into: tuple[type[PageT], type[TaskRead]],
     cursors: CursorSigner,
-) -> _Page:
-    asked = query.model_dump(mode="json", exclude=_PAGING)
-    binding = [
-        actor.user_id,
-        type(query).__name__,
-        {
-            name: sorted(value) if isinstance(value, list) else value
-            for name, value in asked.items()
-        },
-    ]
-    position = None
+) -> PageT:
+    page_model, task_model = into
+    binding = [actor.user_id, of.binding]
+    values = {**of.values, **values_of_actor(actor), "offset": query.offset}
+    page = queries.Page(
+        of.listed, of.sort, query.per_page, counted=query.count, offset=query.offset > 0
+    )
+    ordering = page.ordering
+    by_cursor = query.cursor is not MISSING
     if query.cursor is not MISSING:
         if "page" in query.model_fields_set:
             raise invalid_cursor()
-        position = cursors.open(query.cursor, binding)
-    statement = queries.select_page(among, ordering, query, position)
-    rows = (await session.execute(statement)).all()
+        key, values["after_id"] = cursors.open(query.cursor, binding)
+        infinite = ordering.infinity(key) is not None
+        page = replace(page, counted=False, after=True, infinity=key if infinite else None)
+        values["after_key"] = None if infinite else ordering.parse(key)
+    rows = await session.fetch(queries.select_page(page), values)
     total: int | None = None
-    if position is None and query.count:
+    if page.counted:
         if rows:
-            total = rows[0][1]
+            total = rows[0]["total"]
         else:
             # A page past the end has no row that could tell the total. What others have added since
             # it was read is not counted: it would be on this page.
-            count = await session.scalar(queries.count_of(among)) if query.offset else None
-            total = min(count or 0, query.offset)
+            counted = await session.fetch(queries.count_listed(of.listed), values)
+            total = min(counted[0]["total"], query.offset)
     if not rows:
         # An ended credential sees nothing either, and must be told so.
         await ensure_credential_is_live(session, actor)
-    tasks = [row[0] for row in rows[: query.per_page]]
+    tasks = [task_model.of_row(row) for row in rows[: query.per_page]]
     more = len(rows) > query.per_page
-    return _Page(
-        tasks=tasks,
-        total=total,
-        page=query.page if position is None else None,
-        pages=None if total is None else query.pages(total),
-        next_cursor=cursors.make(ordering.position_of(tasks[-1]), binding) if more else None,
+    return page_model.trusted(
+        {
+            "total": total,
+            "page": None if by_cursor else query.page,
+            "pages": None if total is None else query.pages(total),
+            "next_cursor": cursors.make(ordering.position_of(tasks[-1]), binding) if more else None,
+            "tasks": tasks,
+        }
     )

@@ -5,14 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app.accounts.credentials import Actor, ActorCache
 from app.core.security import is_well_formed_token, new_token
 from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
-from tests.support import Account, assert_error, http_client, served
+from tests.support import Account, assert_error, http_client, served, statements_of
 
 ENDINGS = {
     "revoked": "UPDATE credentials SET revoked_at = now() WHERE id = :id",
@@ -135,36 +135,32 @@ async def test_a_warm_worker_spends_no_statement_on_authentication(
     settings: Settings, alice: Account
 ) -> None:
     app = create_app(settings)
-    statements: list[str] = []
+    statements = statements_of(app)
 
-    @event.listens_for(app.state.database.engine.sync_engine, "before_cursor_execute")
-    def note(*arguments: Any) -> None:
-        statements.append(arguments[2])
-
-    async def statements_of(method: str, path: str, **options: Any) -> list[str]:
+    async def run_by(method: str, path: str, **options: Any) -> list[str]:
         statements.clear()
         response = await client.request(method, path, **options)
         assert response.is_success
-        return [statement.split()[0] for statement in statements]
+        return list(statements)
 
     with served(app) as url:
         async with http_client(url, {"Authorization": f"Bearer {alice.token}"}) as client:
             body = {"title": "x"}
-            first = await statements_of("POST", "/api/v1/tasks", json=body)
+            first = await run_by("POST", "/api/v1/tasks", json=body)
             # The worker meets the credential for the first time: it looks it up and notes its use.
             assert first == ["SELECT", "UPDATE", "INSERT"]
-            assert await statements_of("POST", "/api/v1/tasks", json=body) == ["INSERT"]
+            assert await run_by("POST", "/api/v1/tasks", json=body) == ["INSERT"]
             task = (await client.get("/api/v1/tasks")).json()["data"]["tasks"][0]
             path = f"/api/v1/tasks/{task['id']}"
-            assert await statements_of("GET", path) == ["SELECT"]
-            assert await statements_of("PATCH", path, json=body) == ["UPDATE"]
-            assert await statements_of("GET", "/api/v1/tasks") == ["SELECT"]
-            assert await statements_of("GET", "/api/v1/tasks/stats") == ["SELECT"]
-            assert await statements_of("PUT", "/api/v1/tasks/external/e", json=body) == ["INSERT"]
-            assert await statements_of("DELETE", path) == ["UPDATE"]
-            assert await statements_of("GET", "/api/v1/tasks/trash") == ["SELECT"]
-            assert await statements_of("POST", f"{path}/restore") == ["UPDATE"]
-            assert await statements_of("DELETE", f"{path}?permanent=true") == ["DELETE"]
+            assert await run_by("GET", path) == ["SELECT"]
+            assert await run_by("PATCH", path, json=body) == ["UPDATE"]
+            assert await run_by("GET", "/api/v1/tasks") == ["SELECT"]
+            assert await run_by("GET", "/api/v1/tasks/stats") == ["SELECT"]
+            assert await run_by("PUT", "/api/v1/tasks/external/e", json=body) == ["INSERT"]
+            assert await run_by("DELETE", path) == ["UPDATE"]
+            assert await run_by("GET", "/api/v1/tasks/trash") == ["SELECT"]
+            assert await run_by("POST", f"{path}/restore") == ["UPDATE"]
+            assert await run_by("DELETE", f"{path}?permanent=true") == ["DELETE"]
 
 
 def test_a_worker_remembers_only_so_many_actors() -> None:

@@ -12,7 +12,6 @@ import limits
 import pytest
 import structlog
 import time_machine
-from sqlalchemy import event
 
 from app.core.rate_limits import MemoryStorage, RateLimiter, address_key, client_address
 from app.core.settings import Settings
@@ -26,6 +25,7 @@ from tests.support import (
     http_client,
     served,
     service_settings,
+    statements_of,
 )
 
 ServiceWith = Callable[..., str]
@@ -310,11 +310,7 @@ async def test_a_request_over_the_limit_costs_no_statement(
     settings: Settings, alice: Account
 ) -> None:
     app = create_app(service_settings(settings.required_database_url, rate_limit_api="1/minute"))
-    statements: list[str] = []
-
-    @event.listens_for(app.state.database.engine.sync_engine, "before_cursor_execute")
-    def note(*arguments: Any) -> None:
-        statements.append(arguments[2])
+    statements = statements_of(app)
 
     with served(app) as url:
         async with caller(url, alice) as client:

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
 from tests.conftest import NewAccount
-from tests.support import Account, assert_error, http_client, served
+from tests.support import Account, assert_error, http_client, served, statements_of
 from tests.tasks.batches import create, delete, results, run, update
 
 PATH = "/api/v1/tasks/batch"
@@ -336,11 +336,7 @@ async def test_a_thousand_operations_are_a_handful_of_statements(
     settings: Settings, alice: Account
 ) -> None:
     app = create_app(settings)
-    statements: list[str] = []
-
-    @event.listens_for(app.state.database.engine.sync_engine, "before_cursor_execute")
-    def note(*arguments: Any) -> None:
-        statements.append(arguments[2].split()[0])
+    statements = statements_of(app)
 
     async def ids_of(*operations: Any, key: str, most: int = 10) -> list[int]:
         statements.clear()

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app.core.settings import Settings
 from app.db.session import Database
@@ -20,6 +20,7 @@ from tests.support import (
     run_sql,
     served,
     service_settings,
+    statements_of,
 )
 
 PATH = "/api/v1/tasks"
@@ -301,11 +302,7 @@ async def test_without_the_header_a_create_stays_one_statement(
     settings: Settings, alice: Account
 ) -> None:
     app = create_app(settings)
-    statements: list[str] = []
-
-    @event.listens_for(app.state.database.engine.sync_engine, "before_cursor_execute")
-    def note(*arguments: Any) -> None:
-        statements.append(arguments[2].split()[0])
+    statements = statements_of(app)
 
     with served(app) as url:
         async with http_client(url, {"Authorization": f"Bearer {alice.token}"}) as client:

@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy import Select, text
 
-from app.accounts.credentials import SCOPES, Actor
-from app.db.session import Database
+from app.accounts.credentials import SCOPES, Actor, values_of_actor
+from app.db.statements import Statement
 from app.tasks import queries
+from app.tasks.filters import given, values_by_parameter, without_values
 from app.tasks.ordering import ordering_of
 from app.tasks.schemas import TaskQuery
 from tests.conftest import NewDatabase
-from tests.support import run_sql, service_settings
+from tests.support import run_sql
 
 OWNER = Actor(user_id=1, credential_id=1, scopes=frozenset(SCOPES))
 
@@ -52,17 +53,15 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-async def plan_of(url: str, statement: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
+async def plan_of(url: str, statement: Statement, values: dict[str, Any]) -> list[dict[str, Any]]:
     """What PostgreSQL did for the statement, node by node, from the top."""
-    database = Database(service_settings(url))
-    dialect = database.engine.dialect
-    sql = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
-    async with database.session() as session:
-        rows = await session.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}"))
-        answer = rows.scalar_one()
-    await database.close()
-    plan = json.loads(answer) if isinstance(answer, str) else answer
-    return list(nodes(plan[0]["Plan"]))
+    connection = await asyncpg.connect(url)
+    try:
+        sql = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.sql}"
+        answer = await connection.fetchval(sql, *statement.arguments(values))
+    finally:
+        await connection.close()
+    return list(nodes(json.loads(answer)[0]["Plan"]))
 
 
 INDEXES = {
@@ -81,9 +80,20 @@ SORTS = [
 
 
 async def read_plan(url: str, query: TaskQuery, position: list[Any] | None = None) -> list[Any]:
-    among = queries.matching(OWNER, query)
-    ordering = ordering_of(query.sort)
-    return await plan_of(url, queries.select_page(among, ordering, query, position))
+    filters = given(query)
+    page = queries.Page(
+        queries.Listed(without_values(filters)),
+        query.sort,
+        query.per_page,
+        counted=False,
+        offset=query.offset > 0,
+        after=position is not None,
+    )
+    values = values_by_parameter(filters) | values_of_actor(OWNER) | {"offset": query.offset}
+    if position is not None:
+        values["after_key"] = page.ordering.parse(position[0])
+        values["after_id"] = position[1]
+    return await plan_of(url, queries.select_page(page), values)
 
 
 def assert_read_in_order(plan: list[dict[str, Any]], index: str, most: int) -> None:
@@ -131,7 +141,10 @@ async def test_the_total_is_counted_within_the_owners_part_of_an_index(
     filled_database_url: str,
 ) -> None:
     query = TaskQuery.model_validate({"status": ["pending"]})
-    plan = await plan_of(filled_database_url, queries.count_of(queries.matching(OWNER, query)))
+    filters = given(query)
+    count = queries.count_listed(queries.Listed(without_values(filters)))
+    values = values_by_parameter(filters) | values_of_actor(OWNER)
+    plan = await plan_of(filled_database_url, count, values)
 
     (scan,) = [node for node in plan if node.get("Relation Name") == "tasks"]
     assert scan["Node Type"] == "Index Only Scan"

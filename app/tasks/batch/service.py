@@ -13,6 +13,7 @@ from app.core.bounds import MAXIMUM_ERRORS_SHOWN
 from app.core.errors import APIError, Overloaded, ValidationFailed
 from app.core.responses import FieldError, FieldErrorCode
 from app.db.errors import sqlstate_of, violated_constraint
+from app.db.session import Session
 from app.tasks.batch import queries
 from app.tasks.batch.schemas import (
     CreateOperation,
@@ -91,7 +92,7 @@ async def _attempt(
         except APIError as error:
             _blame(error, index, operation, atomic=atomic)
             if atomic:
-                await ensure_credential_is_live(session, actor)
+                await ensure_credential_is_live(Session(session), actor)
                 raise
             results.append(_failed(index, error))
         else:
@@ -144,7 +145,7 @@ async def _write(session: AsyncSession, actor: Actor, workspace: Workspace) -> N
         if len(written.all()) != len(tasks):
             raise Unauthenticated
     if not needed:
-        await ensure_credential_is_live(session, actor)
+        await ensure_credential_is_live(Session(session), actor)
 
 
 def _parted(changed: Sequence[Change]) -> tuple[list[Change], list[Change]]:
