@@ -15,7 +15,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app import __version__
 from app.accounts.credentials import ActorCache
 from app.accounts.errors import OAuthError, render_oauth_error
-from app.api import router as api
+from app.api import ROUTES
+from app.core.dispatch import DispatchMiddleware
 from app.core.docs import install_docs
 from app.core.errors import MethodNotAllowed, error_response, install_error_handlers
 from app.core.logging import configure_logging
@@ -25,8 +26,9 @@ from app.core.middleware import (
     PreflightedCORSMiddleware,
     RequestMiddleware,
 )
-from app.core.openapi import openapi_document, operation_id
+from app.core.openapi import openapi_document
 from app.core.rate_limits import RateLimiter
+from app.core.routing import operation_id
 from app.core.security import PasswordHasher
 from app.core.settings import InvalidSettings, Settings, load_settings
 from app.db.errors import report
@@ -71,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     # Argon2 takes a core for itself: more at once than half of them would starve the event loop.
     app.state.password_hasher = PasswordHasher(concurrency=max(1, (os.cpu_count() or 1) // 2))
     app.include_router(health)
-    app.include_router(api)
+    app.router.routes.extend(ROUTES)
     install_docs(app)
     install_error_handlers(app)
     app.add_exception_handler(OAuthError, render_oauth_error)
@@ -83,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _install_middleware(app: FastAPI, settings: Settings) -> None:
     """From the inside to the outside: what is added last sees a request first."""
+    app.add_middleware(DispatchMiddleware, routes=ROUTES)
     app.add_middleware(LastResortMiddleware, report=report)
     if settings.cors_origins:
         app.add_middleware(

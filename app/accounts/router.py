@@ -41,12 +41,12 @@ from app.core.errors import (
     document_errors,
 )
 from app.core.rate_limits import RateLimited, address_key, spend
-from app.core.routing import StrictRoute
+from app.core.routing import API, StrictRoute
 from app.db.session import OrmSessionDep, TransactionDep
 
-users = APIRouter(prefix="/users", tags=["accounts"], route_class=StrictRoute)
-api_keys = APIRouter(prefix="/api-keys", tags=["accounts"], route_class=StrictRoute)
-auth = APIRouter(prefix="/auth", tags=["accounts"], route_class=OAuthRoute)
+users = APIRouter(prefix=f"{API}/users", tags=["accounts"], route_class=StrictRoute)
+api_keys = APIRouter(prefix=f"{API}/api-keys", tags=["accounts"], route_class=StrictRoute)
+auth = APIRouter(prefix=f"{API}/auth", tags=["accounts"], route_class=OAuthRoute)
 
 
 @users.post(

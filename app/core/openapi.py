@@ -4,7 +4,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 
 from app.core.openapi_passes import refine
 
@@ -44,11 +43,6 @@ SERVERS: list[dict[str, str | Any]] = [
         "x-internal": False,
     }
 ]
-
-
-def operation_id(route: APIRoute) -> str:
-    """Endpoints are named `verb_noun`; SDKs call their methods so."""
-    return route.name
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:

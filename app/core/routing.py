@@ -19,8 +19,10 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from app.core.bounds import MAXIMUM_ERRORS_SHOWN
+from app.core.endpoints import Endpoint, query_pairs
 from app.core.errors import (
     CONFIRM_CREDENTIAL,
     APIError,
@@ -37,6 +39,7 @@ from app.core.errors import (
 from app.core.responses import FieldError
 from app.core.strict_json import read_json
 
+API = "/api/v1"
 MAXIMUM_BODY_BYTES = 1024 * 1024
 MAXIMUM_FORM_FIELDS = 100
 NOT_UTF_8 = "Input should be percent-encoded UTF-8"
@@ -127,6 +130,11 @@ class StrictRequest(Request):
         return FormData(pairs)
 
 
+def operation_id(route: APIRoute) -> str:
+    """Endpoints are named `verb_noun`; SDKs call their methods so."""
+    return route.name
+
+
 class StrictRoute(APIRoute):
     """See the module's docstring. Use it as a router's `route_class`."""
 
@@ -147,16 +155,33 @@ class StrictRoute(APIRoute):
             Overloaded,
         )
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - FastAPI's own
+        super().__init__(*arguments, **options | {"generate_unique_id_function": operation_id})
+        self._handle = self.get_route_handler()
+        self.app = self.serve
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as an ASGI application."""
+        request = StrictRequest(scope, receive, send)
+        request.maximum_body_bytes = self.maximum_body_bytes
+        try:
+            response = await self._handle(request)
+        except Exception as error:
+            handlers = request.app.exception_handlers
+            kind = next((kind for kind in type(error).__mro__ if kind in handlers), None)
+            if kind is None:
+                raise
+            response = await handlers[kind](request, error)
+        await response(scope, receive, send)
+
     def get_route_handler(self) -> Handler:
-        handle = super().get_route_handler()
+        handle = Endpoint(self.dependant, status_code=self.status_code)
         authenticator = _authenticator(self.dependant)
         scopes = frozenset(_scopes(self.dependant))
         query_names = dict(_query_names(self.dependant))
         media_types = _media_types(self)
 
         async def handle_strictly(request: Request) -> Response:
-            request = StrictRequest(request.scope, request.receive, request._send)  # noqa: SLF001 - Starlette has no public name for it
-            request.maximum_body_bytes = self.maximum_body_bytes
             if authenticator is not None:
                 request.scope[CONFIRM_CREDENTIAL] = authenticator.confirm
                 await authenticator.authenticate(request, scopes)
@@ -235,7 +260,7 @@ def _check_query_names(request: Request, query_names: dict[str, bool]) -> None:
         return
     seen: set[str] = set()
     faults: list[dict[str, Any]] = []
-    for name, _ in request.query_params.multi_items():
+    for name, _ in query_pairs(request):
         if name not in query_names:
             faults.append({"loc": ("query", name), "type": "extra_forbidden", "msg": ""})
         elif name in seen and not query_names[name]:

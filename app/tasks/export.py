@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, literal, select
 
 from app.accounts.credentials import Actor, CurrentUser, ensure_credential_is_live, requires
 from app.core.bounds import NO_NUL
-from app.core.routing import StrictRoute
+from app.core.routing import API, StrictRoute
 from app.db.session import Database, Session, get_database
 from app.tasks.filters import TaskFilters, given
 from app.tasks.formats import FORMATS, ExportFormat, FileFormat
@@ -86,7 +86,7 @@ async def in_format(
     yield lead + form.closing
 
 
-router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
+router = APIRouter(prefix=f"{API}/tasks", tags=["tasks"], route_class=StrictRoute)
 
 # There is no bound; this is the largest that every generator can write down.
 LARGEST_FILE = 2**31 - 1

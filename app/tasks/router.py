@@ -14,7 +14,7 @@ from app.core.errors import (
 )
 from app.core.pagination import LINK_HEADER, Cursors, add_links
 from app.core.responses import FieldError
-from app.core.routing import StrictRoute
+from app.core.routing import API, StrictRoute
 from app.db.session import SessionDep
 from app.tasks import service
 from app.tasks.conditions import carry, entity_tag, if_match, if_none_match, versions_named
@@ -43,8 +43,8 @@ from app.tasks.schemas import (
     TrashQuery,
 )
 
-router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
-repeatable = APIRouter(prefix="/tasks", tags=["tasks"], route_class=IdempotentRoute)
+router = APIRouter(prefix=f"{API}/tasks", tags=["tasks"], route_class=StrictRoute)
+repeatable = APIRouter(prefix=f"{API}/tasks", tags=["tasks"], route_class=IdempotentRoute)
 """Writes that are safe to repeat with an `Idempotency-Key`."""
 
 LOCATION_HEADER = {

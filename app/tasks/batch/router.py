@@ -6,6 +6,7 @@ from app.accounts.credentials import CurrentUser, requires
 from app.core.errors import (
     document_errors,
 )
+from app.core.routing import API
 from app.db.session import TransactionDep
 from app.tasks.batch import service
 from app.tasks.batch.schemas import BatchResponse, BatchResults, TaskBatch
@@ -23,7 +24,7 @@ class BatchRoute(IdempotentRoute):
     maximum_body_bytes = 8 * 1024 * 1024
 
 
-router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=BatchRoute)
+router = APIRouter(prefix=f"{API}/tasks", tags=["tasks"], route_class=BatchRoute)
 
 
 @router.post(

@@ -1,0 +1,222 @@
+"""How an endpoint is called: what FastAPI finds out about it, worked out once and not per request.
+
+FastAPI looks at an endpoint's dependencies and parameters anew for each request, in a way that is
+ready for everything. Here it is ready for what this service uses: dependencies that are async
+functions or generators, parameters in the path, the query and the headers, and a body of JSON or
+of a form.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast, get_origin
+from urllib.parse import parse_qsl
+
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+from fastapi.params import Form
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from fastapi._compat import ModelField
+
+Faults = list[dict[str, Any]]
+Pairs = list[tuple[str, str]]
+
+
+def query_pairs(request: Request) -> Pairs:
+    """The parameters of the query in their order, read once."""
+    scope = request.scope
+    pairs: Pairs | None = scope.get("taskflow.query")
+    if pairs is None:
+        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        scope["taskflow.query"] = pairs
+    return pairs
+
+
+def _takes_several(annotation: object) -> bool:
+    return get_origin(annotation) is list
+
+
+class _Parameter:
+    """A parameter, or a model of parameters, and where its value is."""
+
+    def __init__(self, model_field: "ModelField", place: str) -> None:
+        self.name = model_field.name
+        self.alias = model_field.alias
+        self.header = self.alias.lower().encode()
+        self._field = model_field
+        info = model_field.field_info
+        annotation = info.annotation
+        self.is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        self.is_form = isinstance(info, Form)
+        self.takes_several = _takes_several(annotation)
+        self._required = info.is_required()
+        self._default = None if self._required else info.get_default(call_default_factory=True)
+        self._location = (place,) if self.is_model or place == "body" else (place, self.alias)
+        self._several = (
+            {
+                info.alias or name
+                for name, info in cast("type[BaseModel]", annotation).model_fields.items()
+                if _takes_several(info.annotation)
+            }
+            if self.is_model
+            else set()
+        )
+
+    def of_pairs(self, pairs: Pairs) -> Any:  # noqa: ANN401 - not validated yet
+        """What the query holds for it; None for nothing."""
+        if not self.is_model:
+            values = [value for name, value in pairs if name == self.alias]
+            return (values if self.takes_several else values[-1]) if values else None
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in self._several:
+                found.setdefault(name, []).append(value)
+            else:
+                found[name] = value
+        return found
+
+    def validate(self, given: Any, values: dict[str, Any], faults: Faults) -> None:  # noqa: ANN401 - see above
+        """Put the value of what is given into the values, or say what is wrong with it."""
+        if given is not None or self._location == ("body",):
+            value, wrong = self._field.validate(given, {}, loc=self._location)
+            faults.extend(wrong)
+        elif self._required:
+            self._missing(faults)
+            return
+        else:
+            value = copy(self._default)
+        values[self.name] = value
+
+    async def validate_body(self, known: "Known", values: dict[str, Any]) -> None:
+        """`validate` for what is in the body, as JSON or as a form."""
+        if self.is_form:
+            # What is left empty in a form is not given.
+            form = cast("Pairs", (await known.request.form()).multi_items())
+            pairs = [(name, value) for name, value in form if value]
+            self.validate(self.of_pairs(pairs), values, known.faults)
+        elif known.body:
+            self.validate(await known.request.json(), values, known.faults)
+        else:
+            self._missing(known.faults)
+
+    def _missing(self, faults: Faults) -> None:
+        faults.append({"type": "missing", "loc": self._location, "msg": "", "input": None})
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of a request while its endpoint is called."""
+
+    request: Request
+    response: Response
+    body: bytes
+    stack: AsyncExitStack
+    faults: Faults = field(default_factory=list)
+    solved: dict[object, Any] = field(default_factory=dict)
+
+
+class Call:
+    """A function whose arguments come from a request: an endpoint, or what one depends on."""
+
+    def __init__(self, dependant: Dependant) -> None:
+        call = cast("Callable[..., Any]", dependant.call)
+        self._key: object = call
+        self.name = dependant.name
+        self._is_generator = inspect.isasyncgenfunction(call)
+        asynchronous = call if inspect.isroutine(call) else cast("Any", call).__call__
+        if not (self._is_generator or inspect.iscoroutinefunction(asynchronous)):
+            raise TypeError(f"{call} is neither an async function nor an async generator")
+        if dependant.cookie_params or dependant.background_tasks_param_name:
+            raise TypeError(f"{call} takes what no endpoint here is given")
+        self._call: Callable[..., Any] = asynccontextmanager(call) if self._is_generator else call
+        self._depends_on = [Call(sub) for sub in dependant.dependencies]
+        self._path = [_Parameter(one, "path") for one in dependant.path_params]
+        self._query = [_Parameter(one, "query") for one in dependant.query_params]
+        self._headers = [_Parameter(one, "header") for one in dependant.header_params]
+        self._body = [_Parameter(one, "body") for one in dependant.body_params]
+        self._request_name = dependant.request_param_name
+        self._response_name = dependant.response_param_name
+
+    async def __call__(self, known: Known) -> Any:  # noqa: ANN401 - what the function gives
+        """Call the function. Raises `RequestValidationError` if an argument is not valid."""
+        values = await self.values(known)
+        if known.faults:
+            raise RequestValidationError(known.faults)
+        return await self._call(**values)
+
+    async def values(self, known: Known) -> dict[str, Any]:
+        """The arguments; what is wrong with them is added to the faults."""
+        request, faults = known.request, known.faults
+        values: dict[str, Any] = {}
+        for dependency in self._depends_on:
+            value = await dependency.solve(known)
+            if dependency.name is not None:
+                values[dependency.name] = value
+        for parameter in self._path:
+            parameter.validate(request.path_params.get(parameter.alias), values, faults)
+        for parameter in self._query:
+            parameter.validate(parameter.of_pairs(query_pairs(request)), values, faults)
+        for parameter in self._headers:
+            given = _header(request.scope["headers"], parameter)
+            parameter.validate(given, values, faults)
+        for parameter in self._body:
+            await parameter.validate_body(known, values)
+        if self._request_name is not None:
+            values[self._request_name] = request
+        if self._response_name is not None:
+            values[self._response_name] = known.response
+        return values
+
+    async def solve(self, known: Known) -> Any:  # noqa: ANN401 - what the dependency gives
+        """What the dependency gives, once per request; None if its own arguments are not valid."""
+        if self._key not in known.solved:
+            before = len(known.faults)
+            values = await self.values(known)
+            if len(known.faults) > before:
+                return None
+            if self._is_generator:
+                value = await known.stack.enter_async_context(self._call(**values))
+            else:
+                value = await self._call(**values)
+            known.solved[self._key] = value
+        return known.solved[self._key]
+
+
+def _header(headers: Sequence[tuple[bytes, bytes]], parameter: _Parameter) -> Any:  # noqa: ANN401 - not validated yet
+    given = [value.decode("latin-1") for name, value in headers if name == parameter.header]
+    if not given:
+        return None
+    return given if parameter.takes_several else given[0]
+
+
+class Endpoint:
+    """Answers requests by an endpoint's function."""
+
+    def __init__(self, dependant: Dependant, *, status_code: int | None) -> None:
+        self._call = Call(dependant)
+        self._has_body = bool(dependant.body_params)
+        self._status_code = status_code or HTTPStatus.OK
+
+    async def __call__(self, request: Request) -> Response:
+        """The answer: what the function gives as JSON, unless that is an answer itself."""
+        response = Response(status_code=self._status_code)
+        response.raw_headers.clear()
+        body = await request.body() if self._has_body else b""
+        async with AsyncExitStack() as stack:
+            given = await self._call(Known(request, response, body, stack))
+        if isinstance(given, Response):
+            return given
+        # The function has given what its annotation says: mypy has checked it.
+        content: bytes = cast("BaseModel", given).__pydantic_serializer__.to_json(given)
+        response.body = content
+        response.raw_headers += (
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", b"application/json"),
+        )
+        return response
