@@ -86,6 +86,11 @@ def http_client(base_url: str, headers: dict[str, str] | None = None) -> httpx.A
     return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=30, verify=SSL_CONTEXT)
 
 
+def blocking_client(base_url: str, headers: dict[str, str] | None = None) -> httpx.Client:
+    """The same for what runs without an event loop."""
+    return httpx.Client(base_url=base_url, headers=headers, timeout=30, verify=SSL_CONTEXT)
+
+
 async def make_account(
     database: Database,
     base_url: str,
@@ -247,13 +252,14 @@ class RunningService:
     def wait_until_ready(self) -> None:
         """Ask for readiness until the answer is yes; fails with the log if the process ends."""
         deadline = time.monotonic() + READY_WITHIN_SECONDS
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.output()
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.base_url}/health/ready").status_code == 200:
-                    return
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.05)
+        with blocking_client(self.base_url) as client:
+            while time.monotonic() < deadline:
+                assert self.process.poll() is None, self.output()
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get("/health/ready").status_code == 200:
+                        return
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(0.05)
         raise AssertionError("the service did not become ready:\n" + self.output())
 
     def output(self) -> str:

@@ -4,6 +4,10 @@ import ast
 from pathlib import Path
 
 TESTS = Path(__file__).parent
+LOADING_CERTIFICATES = {
+    *("httpx.AsyncClient", "httpx.Client"),
+    *("httpx.get", "httpx.head", "httpx.patch", "httpx.post", "httpx.put", "httpx.delete"),
+}
 
 
 def _asserts(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -17,7 +21,7 @@ def _asserts(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     )
 
 
-def test_every_test_asserts_and_none_sleeps() -> None:
+def test_every_test_asserts_and_none_sleeps_or_reads_certificates() -> None:
     found = 0
     for path in sorted(TESTS.rglob("test_*.py")):
         tree = ast.parse(path.read_text())
@@ -30,4 +34,7 @@ def test_every_test_asserts_and_none_sleeps() -> None:
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in {"time.sleep", "asyncio.sleep"}, f"{path.name} sleeps"
+                assert called not in LOADING_CERTIFICATES or any(
+                    keyword.arg == "transport" for keyword in node.keywords
+                ), f"{path.name}: {called} reads all certificates, which tests.support does once"
     assert found > 100

@@ -57,7 +57,7 @@ async def test_a_stranger_is_refused_before_a_word_about_the_body(
 
 async def test_two_credentials_in_one_request_are_refused(alice: Account) -> None:
     header = ("Authorization", f"Bearer {alice.token}")
-    async with httpx.AsyncClient(base_url=alice.client.base_url) as client:
+    async with http_client(str(alice.client.base_url)) as client:
         response = await client.get("/api/v1/users/me", headers=[header, header])
 
     assert_error(response, 401, "unauthenticated")
@@ -117,7 +117,7 @@ async def test_a_revocation_holds_on_every_process_with_the_next_request(
 ) -> None:
     with served(create_app(settings)) as other_url:
         headers = {"Authorization": f"Bearer {alice.token}"}
-        async with httpx.AsyncClient(base_url=other_url, headers=headers) as other:
+        async with http_client(other_url, headers) as other:
             for client in (alice.client, other):
                 assert (await client.get("/api/v1/tasks")).status_code == 200
             await end_credential(database, alice, "revoked")

@@ -21,7 +21,7 @@ from app.accounts.schemas import (
 )
 from app.main import create_app
 from tests.conftest import NewDatabase
-from tests.support import SECRET_KEY, run_sql, running_service, service_settings
+from tests.support import SECRET_KEY, blocking_client, run_sql, running_service, service_settings
 
 PASSWORD = "zebra-crossing-at-noon-1"
 NEW_PASSWORD = "zebra-crossing-at-night-2"
@@ -67,7 +67,7 @@ async def test_no_secret_stands_in_a_log_line_an_answer_or_a_column(
         LOG_LEVEL="DEBUG",
         REDIS_URL="redis://:zebra-redis-password@127.0.0.1:1/0",
     ) as service:
-        with httpx.Client(base_url=service.base_url, timeout=30) as client:
+        with blocking_client(service.base_url) as client:
 
             def send(method: str, path: str, **options: object) -> httpx.Response:
                 answers.append(client.request(method, path, **options))  # type: ignore[arg-type]  # a test's own

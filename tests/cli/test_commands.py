@@ -1,6 +1,8 @@
 """The other commands: migrate, users, openapi, seed-demo, version."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -11,7 +13,7 @@ from app import __version__
 from app.main import create_app
 from tests.cli.support import Run, taskflow
 from tests.conftest import NewDatabase
-from tests.support import served, service_settings
+from tests.support import blocking_client, served, service_settings
 
 PASSWORD = "a good long password"
 
@@ -22,9 +24,19 @@ def create(run: Run, name: str, *, password: str = PASSWORD) -> Any:
     )
 
 
-def login_status(base_url: str, name: str, password: str = PASSWORD) -> int:
+def log_in(client: httpx.Client, name: str, password: str = PASSWORD) -> httpx.Response:
     form = {"grant_type": "password", "username": name, "password": password}
-    return httpx.post(f"{base_url}/api/v1/auth/token", data=form).status_code
+    return client.post("/api/v1/auth/token", data=form)
+
+
+@contextmanager
+def serving(database_url: str) -> Iterator[httpx.Client]:
+    """A client of a service on the database."""
+    with (
+        served(create_app(service_settings(database_url))) as base_url,
+        blocking_client(base_url) as client,
+    ):
+        yield client
 
 
 def test_migrate_brings_an_empty_database_up_to_date_and_can_be_repeated(
@@ -46,8 +58,8 @@ def test_a_user_is_created_listed_and_can_log_in(run: Run, database_url: str) ->
     listed = run("users", "list").stdout
     assert "ada@example.com" in listed
     assert "argon2" not in listed
-    with served(create_app(service_settings(database_url))) as url:
-        assert login_status(url, "ada") == 200
+    with serving(database_url) as client:
+        assert log_in(client, "ada").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -76,34 +88,30 @@ def test_deactivating_holds_at_once_and_activating_lets_in_again(
     run: Run, database_url: str
 ) -> None:
     create(run, "ada")
-    with served(create_app(service_settings(database_url))) as url:
-        form = {"grant_type": "password", "username": "ada", "password": PASSWORD}
-        token = httpx.post(f"{url}/api/v1/auth/token", data=form).json()["access_token"]
-        with httpx.Client(headers={"Authorization": f"Bearer {token}"}, base_url=url) as client:
-            assert client.get("/api/v1/tasks").status_code == 200
-            assert run("users", "deactivate", "ADA@example.com").returncode == 0
-            assert client.get("/api/v1/tasks").status_code == 401
-            assert client.post("/api/v1/tasks", json={"title": "x"}).status_code == 401
-            assert login_status(url, "ada") == 400
-            assert "no" in run("users", "list").stdout
+    with serving(database_url) as client:
+        client.headers["Authorization"] = f"Bearer {log_in(client, 'ada').json()['access_token']}"
+        assert client.get("/api/v1/tasks").status_code == 200
+        assert run("users", "deactivate", "ADA@example.com").returncode == 0
+        assert client.get("/api/v1/tasks").status_code == 401
+        assert client.post("/api/v1/tasks", json={"title": "x"}).status_code == 401
+        assert log_in(client, "ada").status_code == 400
+        assert "no" in run("users", "list").stdout
 
-            assert run("users", "activate", "ada").returncode == 0
-            assert client.get("/api/v1/tasks").status_code == 401
-            assert login_status(url, "ada") == 200
+        assert run("users", "activate", "ada").returncode == 0
+        assert client.get("/api/v1/tasks").status_code == 401
+        assert log_in(client, "ada").status_code == 200
 
 
 def test_a_new_password_replaces_the_old_and_ends_the_logins(run: Run, database_url: str) -> None:
     create(run, "ada")
-    with served(create_app(service_settings(database_url))) as url:
-        form = {"grant_type": "password", "username": "ada", "password": PASSWORD}
-        token = httpx.post(f"{url}/api/v1/auth/token", data=form).json()["access_token"]
+    with serving(database_url) as client:
+        client.headers["Authorization"] = f"Bearer {log_in(client, 'ada').json()['access_token']}"
         done = run("users", "set-password", "ada", "--password-stdin", text="another password\n")
         assert done.returncode == 0, done.stderr
 
-        me = httpx.get(f"{url}/api/v1/users/me", headers={"Authorization": f"Bearer {token}"})
-        assert me.status_code == 401
-        assert login_status(url, "ada") == 400
-        assert login_status(url, "ada", "another password") == 200
+        assert client.get("/api/v1/users/me").status_code == 401
+        assert log_in(client, "ada").status_code == 400
+        assert log_in(client, "ada", "another password").status_code == 200
 
 
 def test_a_password_against_the_policy_is_not_set(run: Run, database_url: str) -> None:
@@ -112,8 +120,8 @@ def test_a_password_against_the_policy_is_not_set(run: Run, database_url: str) -
 
     assert done.returncode == 1
     assert "at least 6 characters" in done.stderr
-    with served(create_app(service_settings(database_url))) as url:
-        assert login_status(url, "ada") == 200
+    with serving(database_url) as client:
+        assert log_in(client, "ada").status_code == 200
 
 
 def test_a_password_that_nobody_could_log_in_with_is_not_set(run: Run) -> None:
@@ -129,8 +137,8 @@ def test_a_line_that_ends_as_on_windows_is_a_line(run: Run, database_url: str) -
         "users", "create", "ada", "a@example.com", "--password-stdin", text=PASSWORD + "\r\n"
     )
     assert done.returncode == 0
-    with served(create_app(service_settings(database_url))) as url:
-        assert login_status(url, "ada") == 200
+    with serving(database_url) as client:
+        assert log_in(client, "ada").status_code == 200
 
 
 def test_arguments_that_are_no_text_are_told_in_words(run: Run) -> None:
@@ -187,7 +195,8 @@ def test_the_document_is_printed_without_a_database(base_url: str) -> None:
     done = taskflow("openapi")
 
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == httpx.get(f"{base_url}/openapi.json").json()
+    with blocking_client(base_url) as client:
+        assert json.loads(done.stdout) == client.get("/openapi.json").json()
 
 
 def test_the_version_is_printed() -> None:
@@ -202,11 +211,10 @@ def test_the_demo_account_is_made_once_and_topped_up(run: Run, database_url: str
     assert "Added 0 tasks" in run("seed-demo", "--tasks", "30").stdout
     assert "Added 15 tasks" in run("seed-demo", "--tasks", "45").stdout
 
-    with served(create_app(service_settings(database_url))) as url:
-        form = {"grant_type": "password", "username": "demo", "password": "demo-password"}
-        token = httpx.post(f"{url}/api/v1/auth/token", data=form).json()["access_token"]
+    with serving(database_url) as client:
+        token = log_in(client, "demo", "demo-password").json()["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
-        page = httpx.get(f"{url}/api/v1/tasks?per_page=100", headers=headers).json()["data"]
+        page = client.get("/api/v1/tasks?per_page=100", headers=headers).json()["data"]
     assert page["total"] == 45
     assert len({task["title"] for task in page["tasks"]}) == 45
     assert len({task["status"] for task in page["tasks"]}) == 4

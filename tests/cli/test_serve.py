@@ -22,6 +22,7 @@ from tests.support import (
     SECRET_KEY,
     TASKFLOW,
     RunningService,
+    blocking_client,
     running_service,
 )
 
@@ -69,7 +70,7 @@ def postgres_processes(data_dir: Path) -> list[int]:
 def log_in(service: RunningService) -> Iterator[httpx.Client]:
     """A client with an account of its own, registered if it is not there yet."""
     form = {"grant_type": "password", "username": "ada", "password": "secret-password"}
-    with httpx.Client(base_url=service.base_url) as client:
+    with blocking_client(service.base_url) as client:
         client.post(
             "/api/v1/users",
             json={"username": "ada", "email": "ada@example.com", "password": "secret-password"},
@@ -103,8 +104,8 @@ def test_after_a_stop_by_signal_nothing_runs_and_the_next_start_has_the_tasks(
     again = start()
     assert titles(again) == {"Survive SIGTERM", "Survive SIGINT"}
     # The secret is kept too: the login of before still works.
-    me = httpx.get(f"{again.base_url}/api/v1/users/me", headers={"Authorization": token})
-    assert me.status_code == 200
+    with blocking_client(again.base_url, {"Authorization": token}) as client:
+        assert client.get("/api/v1/users/me").status_code == 200
 
 
 @looks_into_proc
@@ -155,7 +156,10 @@ def test_a_taken_port_is_told_in_words(tmp_path: Path) -> None:
 
 def test_several_workers_serve_one_port(new_database: NewDatabase) -> None:
     with running_service(new_database(), WORKERS="2") as service:
-        statuses = [httpx.get(f"{service.base_url}/health").status_code for _ in range(10)]
+        # A connection of its own for each, so that either worker may take it.
+        headers = {"Connection": "close"}
+        with blocking_client(service.base_url, headers) as client:
+            statuses = [client.get("/health").status_code for _ in range(10)]
 
     assert statuses == [200] * 10
     started = {line for line in service.output().splitlines() if "Started server process" in line}

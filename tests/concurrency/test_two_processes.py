@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import NewDatabase
-from tests.support import RunningService, running_service
+from tests.support import RunningService, blocking_client, running_service
 
 PASSWORD = "zebra-crossing-at-noon-1"
 
@@ -31,10 +31,7 @@ def log_in(client: httpx.Client, name: str, password: str = PASSWORD) -> httpx.R
 @contextlib.contextmanager
 def clients(*services: RunningService) -> Iterator[list[httpx.Client]]:
     with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(httpx.Client(base_url=service.base_url, timeout=30))
-            for service in services
-        ]
+        yield [stack.enter_context(blocking_client(service.base_url)) for service in services]
 
 
 def test_what_is_revoked_on_one_process_is_refused_by_the_other_on_the_very_next_request(

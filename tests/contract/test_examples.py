@@ -7,7 +7,7 @@ import httpx
 
 from app.main import create_app
 from tests.conftest import NewDatabase
-from tests.support import served, service_settings
+from tests.support import http_client, served, service_settings
 
 # Who follows the document's examples from the start meets their state, if they come in this order.
 STORY = [
@@ -50,7 +50,7 @@ async def test_every_example_of_a_request_works(new_database: NewDatabase) -> No
     assert operations.keys() <= set(STORY)
 
     with served(app) as url:
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with http_client(url) as client:
             for step in STORY:
                 if step == "another_task":
                     response = await client.post("/api/v1/tasks", json={"title": "Another"})

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from tests.conftest import NewDatabase
-from tests.support import SECRET_KEY, Account, running_service
+from tests.support import SECRET_KEY, Account, blocking_client, running_service
 
 
 async def test_each_request_leaves_one_line_with_its_template_and_its_user(
@@ -48,7 +48,7 @@ def test_in_production_every_line_is_json_and_none_holds_a_secret(
 ) -> None:
     url = new_database()
     database_password = urlsplit(url).password
-    with running_service(url) as service, httpx.Client(base_url=service.base_url) as client:
+    with running_service(url) as service, blocking_client(service.base_url) as client:
         name = {"username": "logged", "email": "logged@example.com"}
         password = "a-password-nobody-knows"
         client.post("/api/v1/users", json=name | {"password": password})

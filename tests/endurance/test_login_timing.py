@@ -4,11 +4,10 @@ import time
 from statistics import median
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from tests.conftest import NewDatabase
-from tests.support import run_sql, running_service
+from tests.support import blocking_client, run_sql, running_service
 
 TRIES = 40
 # How far apart the medians may be.
@@ -24,7 +23,7 @@ def test_the_time_of_a_refused_login_does_not_tell_whether_the_name_exists(
     unlimited = {"RATE_LIMIT_LOGIN": "", "RATE_LIMIT_LOGIN_ADDRESS": ""}
     with (
         running_service(url, **unlimited) as service,
-        httpx.Client(base_url=service.base_url) as client,
+        blocking_client(service.base_url) as client,
     ):
         for name in ("active", "inactive"):
             body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -199,7 +198,7 @@ async def test_without_a_database_every_call_is_a_503() -> None:
     data = {"username": "dora", "email": "dora@example.com", "password": "secret"}
     form = {"grant_type": "password", "username": "dora", "password": "secret"}
     with served(create_app(settings)) as url:
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with http_client(url) as client:
             responses = [
                 await client.post("/api/v1/users", json=data),
                 await client.post("/api/v1/auth/token", data=form),

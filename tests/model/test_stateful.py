@@ -35,7 +35,7 @@ from tests.model.strategies import (
     patches,
     sorts,
 )
-from tests.support import SSL_CONTEXT, make_account
+from tests.support import blocking_client, make_account
 
 API = "/api/v1/tasks"
 DEVICES = st.sampled_from(["phone", "laptop"])
@@ -330,10 +330,7 @@ def new_client(base_url: str, settings: Settings) -> Iterator[Callable[[], httpx
             account = runner.run(make_account(database, base_url))
             runner.run(account.client.aclose())
             headers = {"Authorization": f"Bearer {account.token}"}
-            client = httpx.Client(
-                base_url=base_url, headers=headers, timeout=30, verify=SSL_CONTEXT
-            )
-            return stack.enter_context(client)
+            return stack.enter_context(blocking_client(base_url, headers))
 
         yield new
         runner.run(database.close())
