@@ -96,10 +96,10 @@ def main() -> None:
 def serve() -> None:
     """Run the service. In development this brings a database along and migrates it."""
     settings = load_settings()
+    _refuse_taken_port(settings)
     # Uvicorn drains, then sends itself the signal again: the database must still be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logging(level=settings.log_level, form=settings.log_format)
-    _refuse_taken_port(settings)
     with settings_with_database() as settings:
         if settings.environment is Environment.DEVELOPMENT:
             tell("Migrating the database …")

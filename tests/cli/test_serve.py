@@ -14,8 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from app.db.embedded import throwaway_data_dir
+from app import main
+from app.db.embedded import embedded_database, throwaway_data_dir
+from app.db.migrations import migrate
+from tests.cli.support import taskflow
 from tests.conftest import NewDatabase
+from tests.db.support import run_sql
 from tests.support import (
     CLEAN_ENVIRONMENT,
     READY_WITHIN_SECONDS,
@@ -86,26 +90,37 @@ def titles(service: RunningService) -> set[str]:
     return {task["title"] for task in tasks}
 
 
+def titles_on_disk(data_dir: Path) -> set[str]:
+    """What the database holds once it is started again, as each service starts it."""
+    with embedded_database(data_dir) as database:
+        assert database.shared_with is None
+        return set(run_sql(database.url, "SELECT array_agg(title) FROM tasks"))
+
+
 @looks_into_proc
 def test_after_a_stop_by_signal_nothing_runs_and_the_next_start_has_the_tasks(
     start: Start, data_dir: Path
 ) -> None:
-    token = ""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        service = start()
-        with log_in(service) as client:
-            client.post("/api/v1/tasks", json={"title": f"Survive {number.name}"})
-            token = client.headers["Authorization"]
+    def stop(service: RunningService, number: signal.Signals) -> None:
         assert postgres_processes(data_dir)
         assert service.stop(number) == 0, service.output()
         assert postgres_processes(data_dir) == []
         assert "Traceback" not in service.output()
 
+    service = start()
+    with log_in(service) as client:
+        client.post("/api/v1/tasks", json={"title": "Survive SIGTERM"})
+        login = {"Authorization": client.headers["Authorization"]}
+    stop(service, signal.SIGTERM)
+
     again = start()
-    assert titles(again) == {"Survive SIGTERM", "Survive SIGINT"}
+    assert titles(again) == {"Survive SIGTERM"}
     # The secret is kept too: the login of before still works.
-    with blocking_client(again.base_url, {"Authorization": token}) as client:
-        assert client.get("/api/v1/users/me").status_code == 200
+    with blocking_client(again.base_url, login) as client:
+        assert client.post("/api/v1/tasks", json={"title": "Survive SIGINT"}).status_code == 201
+    stop(again, signal.SIGINT)
+
+    assert titles_on_disk(data_dir) == {"Survive SIGTERM", "Survive SIGINT"}
 
 
 @looks_into_proc
@@ -124,28 +139,34 @@ def test_after_a_kill_nothing_acknowledged_is_lost_and_no_postgres_is_left(
     assert select.select([watch], [], [], READY_WITHIN_SECONDS)[0]
     os.close(watch)
 
-    assert titles(start()) == {str(number) for number in range(10)}
+    assert titles_on_disk(data_dir) == {str(number) for number in range(10)}
 
 
-def test_a_second_service_shares_the_database_of_the_first_and_says_so(start: Start) -> None:
-    first, second = start(), start()
+def test_a_second_service_shares_the_database_of_the_first_and_says_so(
+    start: Start, data_dir: Path
+) -> None:
+    # The first one runs in this process.
+    with embedded_database(data_dir) as database:
+        migrate(database.url)
+        second = start()
+        with log_in(second) as client:
+            client.post("/api/v1/tasks", json={"title": "Shared"})
+        assert second.stop() == 0, second.output()
+        # The database is the first one's, and goes on.
+        assert run_sql(database.url, "SELECT array_agg(title) FROM tasks") == ["Shared"]
 
-    with log_in(first) as client:
-        client.post("/api/v1/tasks", json={"title": "Shared"})
-    assert titles(second) == {"Shared"}
-    assert f"process {first.process.pid} runs" in second.output()
+    assert f"process {os.getpid()} runs" in second.output()
 
 
 def test_a_taken_port_is_told_in_words(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        environment = CLEAN_ENVIRONMENT | {
-            "PORT": str(taken.getsockname()[1]),
-            "DATA_DIR": str(tmp_path),
-        }
-        done = subprocess.run(
-            [TASKFLOW, "serve"], env=environment, capture_output=True, text=True, check=False
+        done = taskflow(
+            "serve",
+            ENVIRONMENT="development",
+            PORT=str(taken.getsockname()[1]),
+            DATA_DIR=str(tmp_path),
         )
 
     assert done.returncode == 1
@@ -179,10 +200,11 @@ def test_any_asgi_server_can_load_the_application(new_database: NewDatabase) -> 
     )
     assert done.stdout == "FastAPI taskflow\n"
 
-    del environment["SECRET_KEY"]
-    refused = subprocess.run(
-        [python, "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
-    assert refused.returncode == 1
-    assert "SECRET_KEY is required in production" in refused.stderr
-    assert "Traceback" not in refused.stderr
+
+def test_without_its_settings_no_server_can_load_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://unused/unused")
+    with pytest.raises(SystemExit, match="SECRET_KEY is required in production"):
+        main.app  # noqa: B018 - what servers do
