@@ -8,12 +8,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from app.core import rate_limits
+from app.main import create_app
 from tests.conftest import NewDatabase
-from tests.support import RunningService, blocking_client, running_service
+from tests.support import blocking_client, running_service, served, service_settings
 
 PASSWORD = "zebra-crossing-at-noon-1"
 
@@ -29,9 +32,9 @@ def log_in(client: httpx.Client, name: str, password: str = PASSWORD) -> httpx.R
 
 
 @contextlib.contextmanager
-def clients(*services: RunningService) -> Iterator[list[httpx.Client]]:
+def clients(*base_urls: str) -> Iterator[list[httpx.Client]]:
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(blocking_client(service.base_url)) for service in services]
+        yield [stack.enter_context(blocking_client(base_url)) for base_url in base_urls]
 
 
 def test_what_is_revoked_on_one_process_is_refused_by_the_other_on_the_very_next_request(
@@ -39,9 +42,9 @@ def test_what_is_revoked_on_one_process_is_refused_by_the_other_on_the_very_next
 ) -> None:
     url = new_database()
     with (
-        running_service(url) as one,
-        running_service(url) as two,
-        clients(one, two) as (here, there),
+        served(create_app(service_settings(url))) as this_process,
+        running_service(url) as other_process,
+        clients(this_process, other_process.base_url) as (here, there),
     ):
         register(here, "grace")
         here.headers["Authorization"] = f"Bearer {log_in(here, 'grace').json()['access_token']}"
@@ -104,14 +107,15 @@ def redis() -> Iterator[Redis]:
 
 @pytest.mark.redis
 def test_two_processes_with_a_redis_share_one_budget(
-    new_database: NewDatabase, redis: Redis
+    new_database: NewDatabase, redis: Redis, log_lines: list[dict[str, Any]]
 ) -> None:
     url = new_database()
-    limits = {"REDIS_URL": redis.url, "RATE_LIMIT_LOGIN": "4/minute", "RATE_LIMIT_API": "5/minute"}
+    limits = {"redis_url": redis.url, "rate_limit_login": "4/minute", "rate_limit_api": "5/minute"}
+    environment = {name.upper(): value for name, value in limits.items()}
     with (
-        running_service(url, **limits) as one,
-        running_service(url, **limits) as two,
-        clients(one, two) as (here, there),
+        served(create_app(service_settings(url, **limits))) as this_process,
+        running_service(url, **environment) as other_process,
+        clients(this_process, other_process.base_url) as (here, there),
     ):
         register(here, "grace")
         token = log_in(here, "grace").json()["access_token"]
@@ -126,20 +130,20 @@ def test_two_processes_with_a_redis_share_one_budget(
         answers = [client.get("/api/v1/tasks", headers=headers) for client in (here, there) * 3]
         assert [answer.status_code for answer in answers] == [200] * 5 + [429]
         assert answers[3].headers["RateLimit"].startswith('"api";r=1;t=')
-    for service in (one, two):
-        assert "rate limit storage" not in service.output()
+    assert "rate limit storage" not in str(log_lines)
+    assert "rate limit storage" not in other_process.output()
 
 
 @pytest.mark.redis
 def test_while_redis_is_away_requests_go_on_and_the_log_says_so(
-    new_database: NewDatabase, redis: Redis
+    new_database: NewDatabase,
+    redis: Redis,
+    log_lines: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with (
-        running_service(
-            new_database(), REDIS_URL=redis.url, RATE_LIMIT_LOGIN="2/minute"
-        ) as service,
-        clients(service) as (client,),
-    ):
+    monkeypatch.setattr(rate_limits, "REDIS_PAUSE_SECONDS", 0.2)
+    settings = service_settings(new_database(), redis_url=redis.url, rate_limit_login="2/minute")
+    with served(create_app(settings)) as base_url, clients(base_url) as (client,):
         register(client, "grace")
         client.headers["Authorization"] = f"Bearer {log_in(client, 'grace').json()['access_token']}"
         redis.kill()
@@ -147,11 +151,12 @@ def test_while_redis_is_away_requests_go_on_and_the_log_says_so(
             assert client.post("/api/v1/tasks", json={"title": str(number)}).status_code == 201
         # This process goes on counting by itself.
         assert [log_in(client, "grace", "wrong").status_code for _ in range(3)] == [400, 400, 429]
-        assert service.output().count("rate limit storage unavailable") == 1
-        assert "redis-password" not in service.output()
+        events = [line["event"] for line in log_lines]
+        assert events.count("rate limit storage unavailable") == 1
+        assert "redis-password" not in str(log_lines)
 
         redis.start()
         deadline = time.monotonic() + 30
-        while "rate limit storage available again" not in service.output():
+        while "rate limit storage available again" not in str(log_lines):
             assert time.monotonic() < deadline
             assert client.get("/api/v1/tasks").status_code == 200
