@@ -5,7 +5,9 @@ import contextlib
 import json
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -173,34 +175,36 @@ def test_with_keep_going_the_valid_rows_are_imported_and_the_others_told(
     assert [task["title"] for task in tasks] == ["One", "Three"]
 
 
-@contextlib.asynccontextmanager
-async def waiting_import(
-    database_url: str, path: Path, blocking: str
-) -> AsyncIterator[tuple["asyncpg.Connection[asyncpg.Record]", asyncio.subprocess.Process]]:
-    """An import into ada's account that waits for a transaction, which goes on in the block."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        async with connection.transaction():
-            await connection.execute(blocking)
-            process = await asyncio.create_subprocess_exec(
-                *(TASKFLOW, "tasks", "import", "--user", "ada", path),
-                env=CLEAN_ENVIRONMENT
-                | {
-                    "ENVIRONMENT": "testing",
-                    "DATABASE_URL": database_url,
-                    "SECRET_KEY": SECRET_KEY,
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            while not await connection.fetchval(
-                "SELECT count(*) FROM pg_sleep(0.02), pg_locks"
-                " WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
-            ):
-                assert process.returncode is None
-            yield connection, process
-    finally:
-        await connection.close()
+async def wait_for_a_waiter(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Until another transaction waits for the one that the connection is in."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await connection.fetchval(
+            "SELECT count(*) FROM pg_sleep(0.02), pg_locks"
+            " WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+        ):
+            pass
+
+
+@contextlib.contextmanager
+def until_waited_for(database_url: str, blocking: str) -> Iterator[None]:
+    """A transaction that has done its work, and commits once another one waits for it."""
+    has_begun = threading.Event()
+
+    async def block() -> None:
+        connection = await asyncpg.connect(database_url)
+        try:
+            async with connection.transaction():
+                await connection.execute(blocking)
+                has_begun.set()
+                await wait_for_a_waiter(connection)
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        done = elsewhere.submit(lambda: asyncio.run(block()))
+        assert has_begun.wait(DEADLINE_SECONDS)
+        yield
+        done.result()
 
 
 ROW = (
@@ -217,39 +221,48 @@ async def test_an_import_that_is_told_to_stop_leaves_nothing_behind(
     path = tmp_path / "tasks.csv"
     # The first rows are written when the import comes to wait for the last one.
     path.write_text("title,external_id\n" + "x,\n" * ROWS_AT_ONCE + "Locked,a\n")
-    locked = "SELECT * FROM tasks FOR UPDATE"
-    async with waiting_import(database_url, path, locked) as (connection, process):
+    environment = CLEAN_ENVIRONMENT | {
+        "ENVIRONMENT": "testing",
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": SECRET_KEY,
+    }
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute("SELECT * FROM tasks FOR UPDATE")
+        process = await asyncio.create_subprocess_exec(
+            *(TASKFLOW, "tasks", "import", "--user", "ada", path),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        await wait_for_a_waiter(connection)
         process.send_signal(signal.SIGTERM)
         output, _ = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
         titles = await connection.fetchval("SELECT array_agg(title) FROM tasks")
+    await connection.close()
 
     assert (process.returncode, output) == (128 + signal.SIGTERM, b"")
     assert titles == ["Old"]
 
 
-async def test_an_account_that_is_closed_meanwhile_is_told_in_words(
-    add_users: AddUsers, database_url: str, tmp_path: Path
+def test_an_account_that_is_closed_meanwhile_is_told_in_words(
+    run: Run, add_users: AddUsers, database_url: str
 ) -> None:
     add_users("ada")
-    path = tmp_path / "tasks.csv"
-    path.write_text("title\nOne\n")
-    async with waiting_import(database_url, path, "DELETE FROM users") as (_, process):
-        pass
-    output, told = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    with until_waited_for(database_url, "DELETE FROM users"):
+        done = run("tasks", "import", "--user", "ada", "-", "--format", "csv", text="title\nOne\n")
 
-    assert (process.returncode, output) == (1, b"")
-    assert b"the account was closed meanwhile. Nothing was imported." in told
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the account was closed meanwhile. Nothing was imported." in done.stderr
 
 
-async def test_a_task_that_another_makes_meanwhile_is_replaced(
-    add_users: AddUsers, database_url: str, tmp_path: Path
+def test_a_task_that_another_makes_meanwhile_is_replaced(
+    run: Run, add_users: AddUsers, database_url: str
 ) -> None:
     add_users("ada")
-    path = tmp_path / "tasks.csv"
-    path.write_text("title,external_id\nOne,\nNew,a\n")
-    async with waiting_import(database_url, path, ROW) as (_, process):
-        pass
-    output, told = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    text = "title,external_id\nOne,\nNew,a\n"
+    with until_waited_for(database_url, ROW):
+        done = run("tasks", "import", "--user", "ada", "-", "--format", "csv", text=text)
 
-    assert process.returncode == 0, told
-    assert output.startswith(b"Imported 2 tasks: 1 created, 1 replaced, 0 unchanged.\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Imported 2 tasks: 1 created, 1 replaced, 0 unchanged.\n")
