@@ -7,14 +7,18 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, cast
+from unittest import mock
 from uuid import uuid4
 
 import httpx
 import pytest
 import structlog
+from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 
+from app.core import security
 from app.core.logging import configure_logging
+from app.core.security import ARGON2_MEMORY_KIB, PasswordHasher
 from app.core.settings import Settings
 from app.db.embedded import embedded_database, throwaway_data_dir
 from app.db.migrations import migrate
@@ -68,6 +72,23 @@ def _logs_are_the_services() -> None:
     configure_logging(level="WARNING", form="console")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _passwords_are_cheap() -> Iterator[None]:
+    """Argon2 with hardly any memory in this process; `costly_passwords` is for what needs more."""
+    with mock.patch.object(security, "ARGON2_MEMORY_KIB", 16):
+        yield
+
+
+@pytest.fixture
+def costly_passwords(app: FastAPI) -> Iterator[None]:
+    """The shared service hashes as in production: for races, and for what is stored."""
+    cheap = app.state.password_hasher
+    with mock.patch.object(security, "ARGON2_MEMORY_KIB", ARGON2_MEMORY_KIB):
+        app.state.password_hasher = PasswordHasher(concurrency=1)
+    yield
+    app.state.password_hasher = cheap
+
+
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """A PostgreSQL server: TEST_DATABASE_URL's if set, else a throw-away one of our own."""
@@ -118,9 +139,14 @@ def settings(new_database: NewDatabase) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def base_url(settings: Settings) -> Iterator[str]:
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture(scope="session")
+def base_url(app: FastAPI) -> Iterator[str]:
     """The service that most tests share, on a real port."""
-    with served(create_app(settings)) as url:
+    with served(app) as url:
         yield url
 
 

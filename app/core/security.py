@@ -22,20 +22,19 @@ SHOWN_CHARACTERS = 4
 CHECKSUM_CHARACTERS = 6
 # More than wait for a second or two are told to come back.
 MAXIMUM_WAITING_HASHES = 50
+# With two passes and one lane, above the least that OWASP asks for in its cheat sheet on passwords
+# (19 MiB, two passes, one lane); a hash keeps to one core.
+ARGON2_MEMORY_KIB = 32 * 1024
 
 Result = TypeVar("Result")
 
 
 class PasswordHasher:
-    """Argon2id in threads, a few at a time, so that a storm of logins leaves the event loop free.
-
-    32 MiB, two passes and one lane are above the least that OWASP's cheat sheet on password storage
-    asks for (19 MiB, two passes, one lane), and keep a hash on one core.
-    """
+    """Argon2id in threads, a few at a time: a storm of logins leaves the event loop free."""
 
     def __init__(self, *, concurrency: int) -> None:
         self._argon2 = PasswordHash(
-            (Argon2Hasher(memory_cost=32 * 1024, time_cost=2, parallelism=1),)
+            (Argon2Hasher(memory_cost=ARGON2_MEMORY_KIB, time_cost=2, parallelism=1),)
         )
         self._limiter = CapacityLimiter(concurrency)
         # Checked when the name is unknown, so that the answer takes as long as for a known one.

@@ -72,6 +72,7 @@ async def test_a_field_that_breaks_the_schema_is_named(
     assert_error(await ada.client.post(PATH, json=body), 400, "validation_failed", fields=fields)
 
 
+@pytest.mark.usefixtures("costly_passwords")
 async def test_of_two_changes_at_once_one_wins_and_its_password_counts(ada: Account) -> None:
     new = ["first password", "second password"]
     responses = await asyncio.gather(
@@ -88,6 +89,7 @@ async def test_of_two_changes_at_once_one_wins_and_its_password_counts(ada: Acco
     ]
 
 
+@pytest.mark.usefixtures("costly_passwords")
 async def test_no_login_made_with_the_old_password_survives_a_change_that_it_meets(
     ada: Account,
 ) -> None:

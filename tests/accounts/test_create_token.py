@@ -178,6 +178,7 @@ async def test_a_form_that_cannot_be_read_is_an_invalid_request(
     assert response.json()["error"] == "invalid_request"
 
 
+@pytest.mark.usefixtures("costly_passwords")
 async def test_logins_that_meet_while_a_weak_hash_is_replaced_all_succeed(
     client: httpx.AsyncClient, new_account: NewAccount
 ) -> None:
@@ -226,6 +227,7 @@ async def test_a_token_is_stored_only_as_a_digest(
     assert token[4:-6] not in stored
 
 
+@pytest.mark.usefixtures("costly_passwords")
 async def test_a_weak_hash_is_replaced_at_login_and_the_password_stays(
     client: httpx.AsyncClient, user: Account, database: Database
 ) -> None:
