@@ -1,13 +1,19 @@
 """Bringing a database's schema up to date."""
 
-from alembic.config import Config
+from typing import TYPE_CHECKING
 
-from alembic import command
 from app.core.settings import CHECKOUT
 
+if TYPE_CHECKING:
+    from alembic.config import Config
 
-def alembic_config(database_url: str) -> Config:
+# Alembic takes a tenth of a second to import, which only those pay who migrate.
+
+
+def alembic_config(database_url: str) -> "Config":
     """Alembic's configuration for this database, its secrets in no file and no log."""
+    from alembic.config import Config  # noqa: PLC0415 - see above
+
     config = Config(CHECKOUT / "alembic.ini")
     config.attributes["database_url"] = database_url
     return config
@@ -18,4 +24,6 @@ def migrate(database_url: str) -> None:
 
     Needs a thread without a running event loop.
     """
+    from alembic import command  # noqa: PLC0415 - see above
+
     command.upgrade(alembic_config(database_url), "head")
