@@ -56,6 +56,7 @@ def spellings(secret: str) -> Iterator[str]:
     yield base64.b64encode(secret.encode()).decode().rstrip("=")
 
 
+@pytest.mark.long
 async def test_no_secret_stands_in_a_log_line_an_answer_or_a_column(
     new_database: NewDatabase,
 ) -> None:

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from tests.conftest import NewAccount
 from tests.support import CHEAP_HASH, PASSWORD, Account
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 QUIET = [
     "--no-sandbox",

@@ -213,6 +213,7 @@ ROW = (
 )
 
 
+@pytest.mark.long
 async def test_an_import_that_is_told_to_stop_leaves_nothing_behind(
     add_users: AddUsers, database_url: str, tmp_path: Path
 ) -> None:

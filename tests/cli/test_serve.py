@@ -31,6 +31,7 @@ from tests.support import (
 )
 
 Start = Callable[[], RunningService]
+pytestmark = pytest.mark.long
 looks_into_proc = pytest.mark.skipif(
     sys.platform != "linux", reason="looks for processes in /proc, which Linux has"
 )

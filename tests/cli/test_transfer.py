@@ -115,6 +115,7 @@ def test_what_is_exported_is_imported_into_an_empty_account_as_it_was(
     assert not {task["id"] for task in tasks} & {task["id"] for task in exported(run, "ada")}
 
 
+@pytest.mark.long
 def test_thousands_of_tasks_go_out_and_in_again(
     run: Run, add_users: AddUsers, database_url: str, tmp_path: Path
 ) -> None:

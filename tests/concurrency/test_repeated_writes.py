@@ -231,6 +231,7 @@ async def carol(new_database: NewDatabase) -> AsyncIterator[tuple[Account, Setti
     await database.close()
 
 
+@pytest.mark.long
 async def test_a_killed_server_wrote_once_what_it_had_committed_and_nothing_of_the_rest(
     carol: tuple[Account, Settings],
 ) -> None:

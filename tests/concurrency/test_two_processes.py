@@ -37,6 +37,7 @@ def clients(*base_urls: str) -> Iterator[list[httpx.Client]]:
         yield [stack.enter_context(blocking_client(base_url)) for base_url in base_urls]
 
 
+@pytest.mark.long
 def test_what_is_revoked_on_one_process_is_refused_by_the_other_on_the_very_next_request(
     new_database: NewDatabase,
 ) -> None:
@@ -105,6 +106,7 @@ def redis() -> Iterator[Redis]:
         server.kill()
 
 
+@pytest.mark.long
 @pytest.mark.redis
 def test_two_processes_with_a_redis_share_one_budget(
     new_database: NewDatabase, redis: Redis, log_lines: list[dict[str, Any]]

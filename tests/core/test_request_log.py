@@ -43,6 +43,7 @@ async def test_each_request_leaves_one_line_with_its_template_and_its_user(
     assert (third["method"], third["route"], third["status"]) == ("HEAD", "/health", 200)
 
 
+@pytest.mark.long
 def test_in_production_every_line_is_json_and_none_holds_a_secret(
     new_database: NewDatabase,
 ) -> None:

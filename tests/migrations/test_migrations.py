@@ -103,6 +103,7 @@ print([node.exitcode for node in nodes])
 """
 
 
+@pytest.mark.long
 def test_nodes_that_migrate_at_once_take_turns(new_empty_database: NewDatabase) -> None:
     url = new_empty_database()
     done = subprocess.run(

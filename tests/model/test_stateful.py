@@ -357,6 +357,7 @@ def assert_histories_follow_the_model(
     )
 
 
+@pytest.mark.long
 def test_a_few_histories_go_as_the_model_of_the_contract_says(
     new_client: Callable[[], httpx.Client],
 ) -> None:

@@ -42,6 +42,7 @@ def service(tmp_path: Path) -> Iterator[RunningService]:
         service.stop()
 
 
+@pytest.mark.long
 @pytest.mark.curl
 def test_every_command_of_the_tour_does_what_the_readme_says(service: RunningService) -> None:
     tour = steps()
