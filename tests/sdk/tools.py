@@ -49,16 +49,21 @@ def _digest(lock: Path) -> str:
     return hashlib.sha256(lock.read_bytes()).hexdigest()
 
 
-def install_python() -> None:
-    """The generators that are Python packages, apart from the project's own packages."""
-    folder, lock = TOOLS / "python", HERE / "requirements.txt"
+def install_locked(folder: Path, lock: Path) -> None:
+    """Make a virtual environment of just what a hashed lock names, unless it is there already."""
     if is_installed(folder, lock):
         return
     uv = Path(sys.executable).with_name("uv")
     locked = ("--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes")
     run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder)
-    run(uv, "pip", "install", *locked, "--python", PYTHON, "--requirement", lock)
+    target = ("--python", folder / "bin" / "python", "--requirement", lock)
+    run(uv, "pip", "install", *locked, *target)
     mark_installed(folder, lock)
+
+
+def install_python() -> None:
+    """The generators that are Python packages, apart from the project's own packages."""
+    install_locked(TOOLS / "python", HERE / "requirements.txt")
 
 
 def install_node() -> None:
