@@ -4,6 +4,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 PYTEST_ARGS =
+BENCH_ARGS =
 # More processes than four cost more in databases than they save. PARALLEL= runs all in one.
 PARALLEL = --numprocesses=logical --maxprocesses=4 --dist=worksteal
 # PYTHON=/path/to/python3.12 chooses the interpreter; otherwise a suitable one is looked for.
@@ -13,7 +14,7 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-sdk endurance lint format lock sdk accept-openapi audit clean docker-up docker-down
+.PHONY: help install run test test-sdk endurance bench lint format lock sdk accept-openapi audit clean docker-up docker-down
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +41,9 @@ accept-openapi: $(STAMP)  ## Accept the present OpenAPI document as the one that
 	@$(BIN)/taskflow openapi >tests/contract/openapi.json
 	@git --no-pager diff --stat -- tests/contract/openapi.json
 
+bench: $(STAMP)  ## Compare the speed with other services, in 8 minutes; needs wrk. BENCH_ARGS=--help
+	@exec $(BIN)/python -m tests.bench $(BENCH_ARGS)
+
 lint: $(STAMP)  ## Check style, types, import directions, workflows and compose.yaml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,6 +66,7 @@ lock: $(STAMP)  ## Renew the locks after a change of pyproject.toml; UV_ARGS=--u
 	$(COMPILE) --output-file requirements.txt pyproject.toml
 	$(COMPILE) --output-file requirements-dev.txt --constraint requirements.txt --extra dev pyproject.toml
 	$(COMPILE) --output-file tests/sdk/requirements.txt tests/sdk/requirements.in
+	$(COMPILE) --output-file tests/bench/peer/requirements.txt tests/bench/peer/requirements.in
 
 audit: $(STAMP)  ## Look for known vulnerabilities in the production lock (asks a service on the net)
 	$(BIN)/pip-audit --progress-spinner off --disable-pip --require-hashes --requirement requirements.txt

@@ -32,6 +32,7 @@ NewAccount = Callable[..., Awaitable[Account]]
 
 # What a marked test needs beyond Python, as a program to look for.
 NEEDS = {
+    "bench": "wrk",
     "browser": "chromium",
     "curl": "curl",
     "go": "go",
