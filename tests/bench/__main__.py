@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.db.programs import EmbeddedDatabaseError
-from tests.bench import machine
+from tests.bench import machine, memory
 from tests.bench.calls import CALLS, SHORT_NAMES, WRITING, requests_of
 from tests.bench.chart import chart
 from tests.bench.data import Person, seed, settle
@@ -58,7 +58,8 @@ class Bench:
     def saturate(self, side: Side, call: str, seconds: int) -> Slice:
         """One slice of full load. Raises `LoadFailed`."""
         try:
-            return saturate(side.base_url, self._requests(side, call, seconds), seconds)
+            requests = self._requests(side, call, seconds)
+            return saturate(side.base_url, side.pid, requests, seconds)
         except LoadFailed as failure:
             raise LoadFailed(f"{side.name}, {CALLS[call]}: {failure}") from None
         finally:
@@ -112,6 +113,11 @@ def run(options: argparse.Namespace) -> None:
         url = stack.enter_context(benchmark_database())
         say(f"Making {options.users} users with {options.tasks} tasks each")
         people = asyncio.run(seed(url, users=options.users, tasks=options.tasks))
+        if options.memory:
+            measure_memory(
+                stack.enter_context(running("taskflow", url, folder)), people, url, options
+            )
+            return
         sides = [stack.enter_context(running(name, url, folder)) for name in SIDES]
         bench = Bench(sides, people, url)
         drifted = check_answers(sides, people[0], url, bench.settle)
@@ -123,6 +129,26 @@ def run(options: argparse.Namespace) -> None:
     say("\n" + table(figures))
     is_whole = set(options.calls) == set(CALLS) and options.rounds >= ROUNDS
     write(RESULTS if is_whole else QUICK_RESULTS, figures, about)
+
+
+def measure_memory(
+    side: Side, people: Sequence[Person], url: str, options: argparse.Namespace
+) -> None:
+    """Watch the workers of taskflow through many requests, with the other sides down."""
+    bench = Bench([side], people, url)
+    found = memory.measure(
+        side,
+        lambda seconds: bench.saturate(side, "mix", seconds).per_second,
+        say,
+        options.requests,
+    )
+    found["import_seconds"] = round(memory.import_seconds(url), 2)
+    say("\n" + memory.table(found))
+    folder = RESULTS if options.requests >= memory.REQUESTS else QUICK_RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    about = machine.describe(url, machine.load_average())
+    text = json.dumps({"machine": about, "memory": found}, indent=2)
+    (folder / "memory.json").write_text(text + "\n")
 
 
 def write(folder: Path, figures: dict[str, Any], about: dict[str, Any]) -> None:
@@ -148,6 +174,8 @@ def main() -> None:
     parser.add_argument("--calls", type=_calls, default=list(CALLS), help=",".join(CALLS))
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--tasks", type=int, default=1_000, help="of each user")
+    parser.add_argument("--memory", action="store_true", help="watch taskflow's memory instead")
+    parser.add_argument("--requests", type=int, default=memory.REQUESTS, help="with --memory")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("make bench needs wrk. On Debian or Ubuntu: apt-get install wrk")

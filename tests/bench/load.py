@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.bench.processes import processor_seconds
+
 CONNECTIONS = 16
 # So many that a stall does not keep the pacer from sending what is due.
 PACED_CONNECTIONS = 64
@@ -35,19 +37,27 @@ class Slice:
     per_second: float
     p50: float
     p99: float
+    # What the service computed for each request, the database not among it. A busy machine changes
+    # it less than the rate.
+    processor_ms: float
 
 
-def saturate(base_url: str, requests: Sequence[bytes], seconds: int) -> Slice:
-    """Keep 16 connections busy for so long. Raises `LoadFailed` for any answer but a 2xx."""
+def saturate(base_url: str, pid: int, requests: Sequence[bytes], seconds: int) -> Slice:
+    """Keep 16 connections of a service busy for so long; `pid` is its first process.
+
+    Raises `LoadFailed` for any answer but a 2xx.
+    """
     with tempfile.NamedTemporaryFile() as file:
         for request in requests:
             file.write(b"%d\n" % len(request) + request)
         file.flush()
         command = ["wrk", "--threads=1", f"--connections={CONNECTIONS}", f"--duration={seconds}s"]
         command += [f"--timeout={PATIENCE_SECONDS}s", f"--script={_SCRIPT}"]
+        before = processor_seconds(pid)
         done = subprocess.run(
             [*command, base_url, "--", file.name], capture_output=True, text=True, check=False
         )
+        computed = processor_seconds(pid) - before
     found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
     if done.returncode or found is None:
         raise LoadFailed(f"wrk ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -59,6 +69,7 @@ def saturate(base_url: str, requests: Sequence[bytes], seconds: int) -> Slice:
         per_second=result["requests"] / result["microseconds"] * 1e6,
         p50=result["p50"] / 1000,
         p99=result["p99"] / 1000,
+        processor_ms=computed / result["requests"] * 1000,
     )
 
 

@@ -36,6 +36,7 @@ def figures_of(rounds: Rounds, latencies: Latencies) -> Figures:
                 "per_second": round(statistics.median(one.per_second for one in of_side)),
                 "p50": round(statistics.median(one.p50 for one in of_side), 2),
                 "p99": round(statistics.median(one.p99 for one in of_side), 2),
+                "processor_ms": round(statistics.median(one.processor_ms for one in of_side), 3),
                 "rounds": [round(one.per_second) for one in of_side],
             }
             for side, of_side in slices.items()
@@ -75,7 +76,7 @@ def table(figures: Figures) -> str:
             line += f"{ratio:>6.0%} ≥{GOAL_AGAINST_FLOOR:.0%} "
             line += _verdict(met=ratio >= GOAL_AGAINST_FLOOR)
         lines.append(line)
-    lines += ["", "Latency in ms (p50 / p99)   " + "".join(f"{side:>24}" for side in SIDES)]
+    lines += ["", f"{'Latency in ms (p50 / p99)':38}" + "".join(f"{side:>16}" for side in SIDES)]
     for call, cells in figures.items():
         name = SHORT_NAMES[call]
         for load in ("at 16 connections", "at half load"):
@@ -91,4 +92,10 @@ def table(figures: Figures) -> str:
                 line += f"   tail {tail:.1f}x, goal ≤{GOAL_TAIL:g}x "
                 line += _verdict(met=tail <= GOAL_TAIL)
             lines.append(line)
+    lines += ["", f"{'Processor ms per request':38}" + "".join(f"{side:>16}" for side in SIDES)]
+    for call, cells in figures.items():
+        told = "".join(
+            f"{cells[side]['processor_ms'] if side in cells else '-':>16}" for side in SIDES
+        )
+        lines.append(f"{SHORT_NAMES[call]:38}{told}")
     return "\n".join(lines)

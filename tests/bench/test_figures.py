@@ -61,7 +61,7 @@ def test_no_two_patches_are_the_same_so_that_each_changes_something() -> None:
 
 
 def rounds(*rates: float) -> list[Slice]:
-    return [Slice(per_second=rate, p50=1.0, p99=2.0) for rate in rates]
+    return [Slice(per_second=rate, p50=1.0, p99=2.0, processor_ms=0.5) for rate in rates]
 
 
 def test_ratios_are_medians_of_what_was_measured_side_by_side() -> None:
