@@ -27,6 +27,7 @@ from app.core.middleware import (
     RequestMiddleware,
 )
 from app.core.openapi import openapi_document
+from app.core.pagination import CursorSigner
 from app.core.rate_limits import RateLimiter
 from app.core.routing import operation_id
 from app.core.security import PasswordHasher
@@ -66,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings)
     app.state.actors = ActorCache()
+    app.state.cursors = CursorSigner(settings.secret_keys)
     app.state.rate_limiter = RateLimiter(
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None
     )

@@ -160,19 +160,23 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
         credentials and for inactive users, `RateLimited` for too many requests, and
         `InsufficientScope` for a lack of any of `scopes`.
         """
-        given = request.headers.getlist("authorization")
-        scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
+        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        scheme, _, token = (given[0].decode("latin-1") if len(given) == 1 else "").partition(" ")
         token = token.strip(" ")
-        if scheme.lower() != "bearer" or not is_well_formed_token(token, prefixes=TOKEN_PREFIXES):
+        if scheme.lower() != "bearer":
             raise Unauthenticated
         state = request.app.state
-        digest, *previous = (token_digest(token, key) for key in state.settings.secret_keys)
+        secret_keys = state.settings.secret_keys
+        digest = token_digest(token, secret_keys[0])
         actor: Actor | None = state.actors.get(digest)
         if actor is not None:
             request.scope["taskflow.remembered"] = digest
         else:
+            if not is_well_formed_token(token, prefixes=TOKEN_PREFIXES):
+                raise Unauthenticated
+            digests = [token_digest(token, key) for key in secret_keys]
             async with get_database(request).session() as session:
-                actor = await _find_actor(session, [digest, *previous])
+                actor = await _find_actor(session, digests)
             if actor is None:
                 raise Unauthenticated
             state.actors.put(digest, actor)

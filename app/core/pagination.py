@@ -14,6 +14,7 @@ from pydantic import MISSING, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from app.core.bounds import MAXIMUM_ID
+from app.core.endpoints import query_pairs
 from app.core.errors import ValidationFailed
 from app.core.responses import FieldError
 from app.core.schemas import Flag, InputModel
@@ -116,7 +117,8 @@ class CursorSigner:
 
 
 async def _cursors(request: Request) -> CursorSigner:
-    return CursorSigner(request.app.state.settings.secret_keys)
+    signer: CursorSigner = request.app.state.cursors
+    return signer
 
 
 Cursors = Annotated[CursorSigner, Depends(_cursors)]
@@ -144,14 +146,11 @@ def add_links(
 
     `pages` is null if they were not counted.
     """
-    kept = [
-        (name, value)
-        for name, value in request.query_params.multi_items()
-        if name not in {"page", "cursor"}
-    ]
+    kept = [pair for pair in query_pairs(request) if pair[0] not in {"page", "cursor"}]
+    base = f"{request.scope['path']}?{urlencode(kept)}{'&' if kept else ''}"
 
     def link(relation: str, name: str, value: object) -> str:
-        return f'<{request.url.path}?{urlencode([*kept, (name, value)])}>; rel="{relation}"'
+        return f'<{base}{name}={value}>; rel="{relation}"'
 
     links = []
     if query.cursor is not MISSING:

@@ -79,13 +79,16 @@ class MemoryStorage(Storage):
         return (count, end) if end > now else (0, now)
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        now = time.time()
+        return self.count(key, expiry, time.time(), amount)[0]
+
+    def count(self, key: str, expiry: int, now: float, amount: int = 1) -> tuple[int, float]:
+        """Count at a time; returns the new count and when its window ends."""
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY_SECONDS
             self._windows = {k: window for k, window in self._windows.items() if window[1] > now}
         count, end = self._window(key, now)
-        self._windows[key] = (count + amount, end if count else now + expiry)
-        return count + amount
+        window = self._windows[key] = (count + amount, end if count else now + expiry)
+        return window
 
     async def get(self, key: str) -> int:
         return self._window(key, time.time())[0]
@@ -137,6 +140,8 @@ class RateLimiter:
     async def hit(self, limit: RateLimitItem, *identifiers: str) -> Quota:
         """Count one more, also beyond the limit."""
         key = limit.key_for(*identifiers)
+        if self._redis is None:
+            return _quota(limit, *self._memory.count(key, limit.get_expiry(), time.time()))
 
         async def count(storage: Storage) -> Quota:
             used = await storage.incr(key, limit.get_expiry())

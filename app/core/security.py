@@ -6,7 +6,7 @@ import secrets
 import string
 import zlib
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -103,5 +103,9 @@ def token_digest(token: str, secret_key: str) -> bytes:
 
     A keyed digest suffices in place of a slow hash because the token is random, not chosen.
     """
-    key = hmac.digest(secret_key.encode(), b"taskflow credential digest", hashlib.sha256)
-    return hmac.digest(key, token.encode(), hashlib.sha256)
+    return hmac.digest(_digest_key(secret_key), token.encode(), hashlib.sha256)
+
+
+@lru_cache(maxsize=8)
+def _digest_key(secret_key: str) -> bytes:
+    return hmac.digest(secret_key.encode(), b"taskflow credential digest", hashlib.sha256)
