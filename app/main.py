@@ -20,6 +20,7 @@ from app.core.dispatch import DispatchMiddleware
 from app.core.docs import install_docs
 from app.core.errors import MethodNotAllowed, error_response, install_error_handlers
 from app.core.logging import configure_logging
+from app.core.metrics import Metrics
 from app.core.middleware import (
     EXPOSED_HEADERS,
     LastResortMiddleware,
@@ -35,6 +36,7 @@ from app.core.settings import InvalidSettings, Settings, load_settings
 from app.db.errors import report
 from app.db.session import Database
 from app.health.router import router as health
+from app.observability.router import router as observability
 from app.tasks.idempotency import KeyTurns
 from app.tasks.purge import regular_purge
 
@@ -49,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with regular_purge(app.state.database, settings):
+        async with regular_purge(app.state.database, settings), metrics.published():
             yield
         await app.state.rate_limiter.close()
         await app.state.database.close()
@@ -74,18 +76,21 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.key_turns = KeyTurns(settings)
     # Argon2 takes a core for itself: more at once than half of them would starve the event loop.
     app.state.password_hasher = PasswordHasher(concurrency=max(1, (os.cpu_count() or 1) // 2))
+    app.state.metrics = metrics = Metrics(app.state.database.pool_state)
     app.include_router(health)
     app.router.routes.extend(ROUTES)
+    if settings.metrics_enabled:
+        app.include_router(observability)
     install_docs(app)
     install_error_handlers(app)
     app.add_exception_handler(OAuthError, render_oauth_error)
     app.add_exception_handler(405, _method_not_allowed)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
-    _install_middleware(app, settings)
+    _install_middleware(app, settings, metrics)
     return app
 
 
-def _install_middleware(app: FastAPI, settings: Settings) -> None:
+def _install_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """From the inside to the outside: what is added last sees a request first."""
     app.add_middleware(DispatchMiddleware, routes=ROUTES)
     app.add_middleware(LastResortMiddleware, report=report)
@@ -97,7 +102,7 @@ def _install_middleware(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestMiddleware, route_template=_RouteTemplates(app))
+    app.add_middleware(RequestMiddleware, route_template=_RouteTemplates(app), metrics=metrics)
     if settings.trusted_proxies:
         # A socket that listens on IPv6 shows IPv4 clients as mapped addresses.
         networks = [ip_network(network) for network in settings.trusted_proxies]

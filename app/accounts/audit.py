@@ -4,12 +4,14 @@ Each line has the request's id and the client's address from `RequestMiddleware`
 id. No line has a name that somebody typed: people type passwords into the wrong field.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import structlog
 from sqlalchemy.event import listen
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+
+from app.core.metrics import AUDIT_EVENTS
 
 AuditEvent = Literal[
     "account_registered",
@@ -27,11 +29,14 @@ AuditEvent = Literal[
     "api_key_deleted",
 ]
 
+EVENTS = {event: AUDIT_EVENTS.labels(event) for event in get_args(AuditEvent)}
+
 log = structlog.stdlib.get_logger("taskflow.audit")
 
 
 def audit(event: AuditEvent, *, user_id: int | None, credential_id: int | None = None) -> None:
     """Write one line. `user_id` is None where no account is known, as after an unknown name."""
+    EVENTS[event].inc()
     facts = {} if credential_id is None else {"credential_id": credential_id}
     log.info(event, user_id=user_id, **facts)
 

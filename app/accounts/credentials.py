@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.errors import InsufficientScope, Unauthenticated
 from app.accounts.models import Credential, Scope, User
+from app.core.metrics import AUTHENTICATIONS
 from app.core.rate_limits import RateLimited, spend
 from app.core.routing import Authenticator
 from app.core.security import is_well_formed_token, token_digest
@@ -32,6 +33,8 @@ KEY_PREFIX = "tfk_"
 TOKEN_PREFIXES = (LOGIN_PREFIX, KEY_PREFIX)
 # How exactly `last_used_at` is kept; more often would be a write for each request.
 NOTE_USE_EVERY_SECONDS = 60
+
+REMEMBERED, LOOKED_UP, REFUSED = map(AUTHENTICATIONS.labels, ("remembered", "looked_up", "refused"))
 
 SCOPES: dict[str, str] = {
     Scope.TASKS_READ: "Read tasks",
@@ -164,21 +167,26 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
         scheme, _, token = (given[0].decode("latin-1") if len(given) == 1 else "").partition(" ")
         token = token.strip(" ")
         if scheme.lower() != "bearer":
+            REFUSED.inc()
             raise Unauthenticated
         state = request.app.state
         secret_keys = state.settings.secret_keys
         digest = token_digest(token, secret_keys[0])
         actor: Actor | None = state.actors.get(digest)
         if actor is not None:
+            REMEMBERED.inc()
             request.scope["taskflow.remembered"] = digest
         else:
             if not is_well_formed_token(token, prefixes=TOKEN_PREFIXES):
+                REFUSED.inc()
                 raise Unauthenticated
             digests = [token_digest(token, key) for key in secret_keys]
             async with get_database(request).session() as session:
                 actor = await _find_actor(session, digests)
             if actor is None:
+                REFUSED.inc()
                 raise Unauthenticated
+            LOOKED_UP.inc()
             state.actors.put(digest, actor)
         request.scope["taskflow.actor"] = actor
         request.scope["taskflow.user_id"] = actor.user_id

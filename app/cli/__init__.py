@@ -33,6 +33,7 @@ from app.cli.tasks import tasks
 from app.core.errors import APIError, DatabaseUnavailable, field_errors
 from app.core.http_protocol import HTTPProtocol
 from app.core.logging import configure_logging
+from app.core.metrics import common_folder
 from app.core.security import PasswordHasher
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
 from app.db.errors import as_error
@@ -100,7 +101,7 @@ def serve() -> None:
     # Uvicorn drains, then sends itself the signal again: the database must still be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logging(level=settings.log_level, form=settings.log_format)
-    with settings_with_database() as settings:
+    with settings_with_database() as settings, common_folder(workers=settings.workers):
         if settings.environment is Environment.DEVELOPMENT:
             tell("Migrating the database …")
             migrate_database(settings.required_database_url)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import APIError, NotFound, error_response
+from app.core.metrics import Metrics
 from app.core.rate_limits import client_address, rate_limit_headers
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -48,12 +49,19 @@ log = structlog.stdlib.get_logger("taskflow.request")
 class RequestMiddleware:
     """Names each request, answers HEAD as GET, adds the headers of every answer, logs a line.
 
-    `route_template` names the route of a finished request.
+    `route_template` names the route of a finished request; `metrics` counts it.
     """
 
-    def __init__(self, app: ASGIApp, *, route_template: Callable[[Scope], str | None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        route_template: Callable[[Scope], str | None],
+        metrics: Metrics,
+    ) -> None:
         self.app = app
         self.route_template = route_template
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,9 +71,10 @@ class RequestMiddleware:
         request_id = _request_id(scope)
         method = scope["method"]
         status = 0
+        size = 0
 
         async def send_named(message: Message) -> None:
-            nonlocal status
+            nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
                 given = message["headers"]
@@ -80,6 +89,8 @@ class RequestMiddleware:
                     message["headers"].append(STRICT_TRANSPORT_SECURITY)
             elif method == "HEAD":
                 message = {**message, "body": b""}
+            else:
+                size += len(message.get("body", b""))
             await send(message)
 
         # The server keeps its own scope: it must go on knowing that HEAD has no body.
@@ -87,18 +98,23 @@ class RequestMiddleware:
         scope["taskflow.request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, address=client_address(scope))
+        self.metrics.active += 1
         try:
             # The `$` at the end of a route's pattern also matches before a final newline.
             exists = not scope["path"].endswith("\n")
             app = self.app if exists else error_response(Request(scope), NotFound())
             await app(scope, receive, send_named)
         finally:
+            seconds = time.perf_counter() - started
+            route = self.route_template(scope)
+            self.metrics.active -= 1
+            self.metrics.count(method, route, status, seconds=seconds, size=size)
             log.info(
                 "request",
                 method=method,
-                route=self.route_template(scope),
+                route=route,
                 status=status,
-                duration_ms=round((time.perf_counter() - started) * 1000, 2),
+                duration_ms=round(seconds * 1000, 2),
                 user_id=scope.get("taskflow.user_id"),
             )
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import structlog
 from fastapi import Request
@@ -19,6 +19,7 @@ from limits.errors import StorageError
 from starlette.types import Scope
 
 from app.core.errors import APIError
+from app.core.metrics import RATE_LIMITED
 
 # Where the quotas of a request are left for its headers, by the names of their policies.
 QUOTAS = "taskflow.quotas"
@@ -28,6 +29,9 @@ REDIS_PAUSE_SECONDS = 5
 SWEEP_EVERY_SECONDS = 60
 # What one customer has at least of IPv6; counting single addresses would limit nobody.
 IPV6_BLOCK = 64
+
+Policy = Literal["api", "login", "login-address", "registration"]
+REFUSALS = {policy: RATE_LIMITED.labels(policy) for policy in get_args(Policy)}
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
@@ -198,7 +202,7 @@ def _quota(limit: RateLimitItem, used: int, end: float) -> Quota:
     return Quota(limit, used, max(1, math.ceil(end - time.time())))
 
 
-async def spend(request: Request, policy: str, limit: RateLimitItem | None, key: str) -> None:
+async def spend(request: Request, policy: Policy, limit: RateLimitItem | None, key: str) -> None:
     """Count a request against `limit` under `key`. Raises `RateLimited` if it is one too many.
 
     The answer's headers tell what is left; `policy` is the limit's name in them. None never limits.
@@ -207,15 +211,19 @@ async def spend(request: Request, policy: str, limit: RateLimitItem | None, key:
         quota = await _limiter(request).hit(limit, policy, key)
         _remember(request, policy, quota)
         if quota.used > limit.amount:
+            REFUSALS[policy].inc()
             raise RateLimited(quota.reset)
 
 
-async def ensure_left(request: Request, policy: str, limit: RateLimitItem | None, key: str) -> None:
+async def ensure_left(
+    request: Request, policy: Policy, limit: RateLimitItem | None, key: str
+) -> None:
     """Raise `RateLimited` if nothing is left of `limit` under `key`, and count nothing."""
     if limit is not None:
         quota = await _limiter(request).look(limit, policy, key)
         _remember(request, policy, quota)
         if quota.used >= limit.amount:
+            REFUSALS[policy].inc()
             raise RateLimited(quota.reset)
 
 
@@ -224,7 +232,7 @@ def _limiter(request: Request) -> RateLimiter:
     return limiter
 
 
-def _remember(request: Request, policy: str, quota: Quota) -> None:
+def _remember(request: Request, policy: Policy, quota: Quota) -> None:
     request.scope.setdefault(QUOTAS, {})[policy] = quota
 
 

@@ -141,6 +141,7 @@ class Settings(BaseSettings):
             "json" if fields.get("environment") is Environment.PRODUCTION else "console"
         )
     )
+    metrics_enabled: bool = True
     registration_enabled: bool = True
     password_min_length: Annotated[int, Field(ge=1, le=128)] = Field(
         default_factory=lambda fields: (

@@ -15,8 +15,10 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from app.core.metrics import PoolState
 from app.core.settings import Settings
 from app.db.errors import report
+from app.db.instrumentation import MeasuredConnection, MeasuredPool
 from app.db.statements import Statement
 
 Rows = Sequence[Mapping[str, Any]]
@@ -46,6 +48,7 @@ def make_engine(
             database_url,
             timeout=connect_timeout,
             command_timeout=command_timeout,
+            connection_class=MeasuredConnection,
             server_settings={"application_name": "taskflow", "timezone": "UTC", **settings},
         )
 
@@ -79,6 +82,7 @@ class Database:
         }
         self.engine = make_engine(
             settings.required_database_url,
+            poolclass=MeasuredPool,
             pool_size=settings.database_pool_size,
             max_overflow=0,
             pool_timeout=settings.database_pool_timeout,
@@ -125,6 +129,13 @@ class Database:
         """A session in one READ COMMITTED transaction, committed when the block ends well."""
         async with self._transactions.begin() as session:
             yield session
+
+    def pool_state(self) -> PoolState:
+        """How the pool is used at the moment."""
+        pool = self.engine.pool
+        # SQLAlchemy makes the pool, of the class that it is told.
+        assert isinstance(pool, MeasuredPool)  # noqa: S101 - tells the type
+        return pool.state()
 
     async def is_ready(self) -> bool:
         """Whether the database answers within 1.5 seconds, and was ever migrated."""

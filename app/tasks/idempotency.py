@@ -25,6 +25,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from app.accounts.credentials import Actor, credential_is_live
 from app.accounts.errors import Unauthenticated
 from app.core.errors import Overloaded, ValidationFailed
+from app.core.metrics import IDEMPOTENT_REPLAYS
 from app.core.responses import FieldError, FieldErrorCode
 from app.core.routing import Handler, StrictRoute
 from app.core.settings import Settings
@@ -262,6 +263,7 @@ async def _first_answer(
         return None
     if first.fingerprint != own:
         raise IdempotencyKeyReused
+    IDEMPOTENT_REPLAYS.inc()
     headers = {**first.headers, "Idempotent-Replayed": "true"}
     return Response(first.body, status_code=first.status, headers=headers)
 

@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import Delete, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.core.metrics import PURGED_ROWS
 from app.core.settings import Settings
 from app.db.errors import report
 from app.db.session import Database
@@ -47,6 +48,7 @@ PURGES: dict[str, Callable[[Settings], Delete]] = {
     "tasks": _trash_past_its_retention,
     "idempotency_keys": lambda _: delete_expired_keys(BATCH),
 }
+PURGED = {kind: PURGED_ROWS.labels(kind) for kind in PURGES}
 
 
 async def purge(database: Database, settings: Settings) -> dict[str, int] | None:
@@ -62,6 +64,7 @@ async def purge(database: Database, settings: Settings) -> dict[str, int] | None
                 connection = await session.connection()
                 last = (await connection.execute(statement_for(settings))).rowcount
             removed[kind] += last
+            PURGED[kind].inc(last)
     return removed
 
 

@@ -26,8 +26,6 @@ from tests.support import (
     SECRET_KEY,
     TASKFLOW,
     RunningService,
-    blocking_client,
-    running_service,
 )
 
 Start = Callable[[], RunningService]
@@ -174,18 +172,6 @@ def test_a_taken_port_is_told_in_words(tmp_path: Path) -> None:
     assert "cannot listen on 127.0.0.1:" in done.stderr
     assert "PORT=9000" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_several_workers_serve_one_port(new_database: NewDatabase) -> None:
-    with running_service(new_database(), WORKERS="2") as service:
-        # A connection of its own for each, so that either worker may take it.
-        headers = {"Connection": "close"}
-        with blocking_client(service.base_url, headers) as client:
-            statuses = [client.get("/health").status_code for _ in range(10)]
-
-    assert statuses == [200] * 10
-    started = {line for line in service.output().splitlines() if "Started server process" in line}
-    assert len(started) == 2
 
 
 def test_any_asgi_server_can_load_the_application(new_database: NewDatabase) -> None:
