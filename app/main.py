@@ -33,6 +33,7 @@ from app.core.rate_limits import RateLimiter
 from app.core.routing import operation_id
 from app.core.security import PasswordHasher
 from app.core.settings import InvalidSettings, Settings, load_settings
+from app.core.tracing import start_tracing, stop_tracing, telemetry_of_requests
 from app.db.errors import report
 from app.db.session import Database
 from app.health.router import router as health
@@ -55,6 +56,10 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         await app.state.rate_limiter.close()
         await app.state.database.close()
+        if tracer_provider is not None:
+            await stop_tracing(tracer_provider)
+
+    tracer_provider = start_tracing()
 
     app = FastAPI(
         title="taskflow",
@@ -65,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
+        telemetry=telemetry_of_requests(tracer_provider),
     )
     app.state.settings = settings
     app.state.database = Database(settings)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+from app.core.tracing import add_trace_ids
+from app.core.tracing import is_requested as tracing_is_requested
+
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
@@ -21,6 +24,7 @@ def configure_logging(*, level: str, form: Literal["json", "console"]) -> None:
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        *([add_trace_ids] if tracing_is_requested() else []),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.errors import APIError, NotFound, error_response
 from app.core.metrics import Metrics
 from app.core.rate_limits import client_address, rate_limit_headers
+from app.core.tracing import name_request
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # What OWASP's REST security cheat sheet asks of an API; an answer of its own wins over each.
@@ -98,6 +99,7 @@ class RequestMiddleware:
         scope["taskflow.request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, address=client_address(scope))
+        name_request(request_id)
         self.metrics.active += 1
         try:
             # The `$` at the end of a route's pattern also matches before a final newline.
