@@ -39,6 +39,7 @@ NEEDS = {
     "java": "java",
     "maven": "mvn",
     "node": "npm",
+    "promtool": "promtool",
     "redis": "redis-server",
     "rust": "cargo",
 }

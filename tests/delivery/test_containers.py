@@ -27,9 +27,13 @@ def let_through() -> set[str]:
     return {line.removeprefix("!") for line in lines if line.startswith("!")}
 
 
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    return document
+
+
 def services() -> dict[str, Any]:
-    document = yaml.safe_load((ROOT / "compose.yaml").read_text())
-    found: dict[str, Any] = document["services"]
+    found: dict[str, Any] = compose()["services"]
     return found
 
 
@@ -119,3 +123,47 @@ def test_the_database_keeps_its_data_in_a_volume_and_is_not_published() -> None:
     database = services()["database"]
     assert database["volumes"] == ["database:/var/lib/postgresql"]
     assert "ports" not in database
+
+
+def test_dashboards_start_only_when_asked_for_and_show_themselves_to_this_machine_alone() -> None:
+    extra = {name: service for name, service in services().items() if "profiles" in service}
+
+    assert extra.keys() == {"prometheus", "grafana"}
+    for service in extra.values():
+        assert service["profiles"] == ["observability"]
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert service["cap_drop"] == ["ALL"]
+        assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+    assert "admin" not in str(extra).lower().replace("initial_admin_creation", "")
+
+
+def test_dashboards_are_given_the_files_of_this_repository() -> None:
+    mounted = {
+        source: target
+        for service in services().values()
+        for source, target, *_ in (text.split(":") for text in service.get("volumes", ()))
+        if source.startswith(".")
+    }
+    configs = {name: yaml.safe_load(file["content"]) for name, file in compose()["configs"].items()}
+
+    assert all((ROOT / source).exists() for source in mounted)
+    configuration = Path(services()["prometheus"]["command"][0].partition("=")[2])
+    assert (ROOT / "app" / "observability" / configuration.name).is_file()
+    assert mounted["./app/observability"] == str(configuration.parent)
+    assert {use["source"] for use in services()["grafana"]["configs"]} == configs.keys()
+    (source,) = configs["grafana-datasources"]["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = configs["grafana-dashboards"]["providers"]
+    assert Path(mounted["./app/observability/dashboard.json"]).parent == Path(
+        provider["options"]["path"]
+    )
+
+
+def test_prometheus_asks_the_service_of_compose() -> None:
+    path = ROOT / "app" / "observability" / "prometheus.yaml"
+    (job,) = yaml.safe_load(path.read_text())["scrape_configs"]
+
+    assert job["job_name"] == "taskflow"
+    assert job["static_configs"] == [
+        {"targets": [f"api:{services()['api']['environment']['PORT']}"]}
+    ]
