@@ -63,7 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _settings_come_from_tests_alone() -> Iterator[None]:
     """What the developer has set must not change what is tested."""
-    kept = {name: os.environ.pop(name) for name in _setting_names() if name in os.environ}
+    names = {name for name in os.environ if name in _setting_names() or name.startswith("OTEL_")}
+    kept = {name: os.environ.pop(name) for name in names}
     configuration: Any = Settings.model_config
     configuration["env_file"] = None
     yield

@@ -103,7 +103,6 @@ async def test_dashboard_and_alerts_name_only_metrics_labels_and_values_that_the
     labels: dict[str, set[str]] = {name: {"job", "instance"} for name in names | GIVEN | recorded}
     for name, pairs in samples:
         labels[name] |= {label for label, _ in pairs}
-    # Those that have no series before something happens, by the way they are declared.
     expressions = [*panel_expressions(), *(rule["expr"] for rule in rules())]
     used: set[str] = set()
     for expression in expressions:

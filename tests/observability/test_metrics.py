@@ -5,6 +5,7 @@ import json
 import random
 import re
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -27,6 +28,8 @@ from tests.support import (
     served,
     service_settings,
 )
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
 
 async def scrape(client: httpx.AsyncClient) -> Samples:
@@ -301,3 +304,13 @@ async def test_metrics_have_one_address(client: httpx.AsyncClient, path: str) ->
     response = await client.get(path)
 
     assert response.status_code == (404 if path.endswith("/") else 200)
+
+
+async def test_the_readme_lists_just_the_metrics_that_there_are(client: httpx.AsyncClient) -> None:
+    text = (await client.get("/metrics")).text
+    types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+    table = README.split("## Watching it")[1].split("| metric |")[1].split("\n\n")[0]
+    first_cells = "".join(line.split("|")[1] for line in table.splitlines()[2:])
+    listed = set(re.findall(r"`(\w+)`", first_cells))
+
+    assert listed == {name for name in types if not name.startswith("process_")}
