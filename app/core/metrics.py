@@ -27,6 +27,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from app import __version__
+from app.core.settings import InvalidSettings
 
 # How old what other workers tell of this moment, such as requests under way, can be.
 PUBLISH_EVERY_SECONDS = 1.0
@@ -265,11 +266,16 @@ def common_folder(*, workers: int) -> Iterator[None]:
     """A folder where several workers, started within the block, add up their metrics.
 
     It is gone at the end. One that `PROMETHEUS_MULTIPROC_DIR` names already is left as it is.
+    Raises `InvalidSettings` where there is no place for it.
     """
     if workers == 1 or FOLDER_VARIABLE in os.environ:
         yield
         return
-    with TemporaryDirectory(prefix="taskflow-metrics-") as folder:
+    try:
+        temporary = TemporaryDirectory(prefix="taskflow-metrics-")
+    except OSError as error:
+        raise InvalidSettings([f"  TMPDIR cannot be used: {error.strerror}"]) from None
+    with temporary as folder:
         os.environ[FOLDER_VARIABLE] = folder
         try:
             yield

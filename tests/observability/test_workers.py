@@ -4,11 +4,15 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import pytest
 
+from app.core.metrics import common_folder
+from app.core.settings import InvalidSettings
 from tests.conftest import NewDatabase
 from tests.observability.support import Samples, requests_of
 from tests.support import SSL_CONTEXT, RunningService, running_service
@@ -74,3 +78,14 @@ def test_two_workers_serve_one_port_and_each_tells_the_metrics_of_both_and_of_th
     assert first not in left
     assert not list(tmp_path.glob("taskflow-metrics-*")), "the folder goes with the service"
     assert "Traceback" not in service.output()
+
+
+def test_no_place_for_the_common_folder_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    with pytest.raises(InvalidSettings, match="TMPDIR cannot be used"), common_folder(workers=2):
+        raise AssertionError
+    with common_folder(workers=1):
+        assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
