@@ -26,6 +26,7 @@ from tests.support import (
     SECRET_KEY,
     TASKFLOW,
     RunningService,
+    blocking_client,
 )
 
 Start = Callable[[], RunningService]
