@@ -77,7 +77,7 @@ def _setting_names() -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _logs_are_the_services() -> None:
-    configure_logging(level="WARNING", form="console")
+    configure_logging(level="INFO", form="json")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ Each line has the request's id and the client's address from `RequestMiddleware`
 id. No line has a name that somebody typed: people type passwords into the wrong field.
 """
 
+import logging
 from typing import Literal, get_args
 
 import structlog
@@ -31,7 +32,12 @@ AuditEvent = Literal[
 
 EVENTS = {event: AUDIT_EVENTS.labels(event) for event in get_args(AuditEvent)}
 
-log = structlog.stdlib.get_logger("taskflow.audit")
+# The trail is there at every level.
+log = structlog.wrap_logger(
+    None,
+    wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    logger_factory_args=("taskflow.audit",),
+)
 
 
 def audit(event: AuditEvent, *, user_id: int | None, credential_id: int | None = None) -> None:

@@ -35,7 +35,7 @@ class DispatchMiddleware:
                     methods.setdefault(method, route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["root_path"]:
+        if scope["type"] == "http" and not scope["root_path"] and "fastapi.telemetry" not in scope:
             found = self._find(scope["path"])
             route = found[0].get(scope["method"]) if found else None
             if found and route is not None:

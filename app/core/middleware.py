@@ -4,8 +4,8 @@
 """
 
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 
 import structlog
@@ -83,7 +83,7 @@ class RequestMiddleware:
                 message["headers"] = [
                     *given,
                     (b"x-request-id", request_id.encode()),
-                    *(header for header in DEFAULT_HEADERS if header[0] not in names),
+                    *[header for header in DEFAULT_HEADERS if header[0] not in names],
                     *rate_limit_headers(scope),
                 ]
                 if scope["scheme"] == "https":
@@ -169,5 +169,8 @@ class PreflightedCORSMiddleware(CORSMiddleware):
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given: str = value.decode("latin-1")
+            return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    return secrets.token_hex(16)

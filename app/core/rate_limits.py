@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -253,7 +254,11 @@ def rate_limit_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 def client_address(scope: Scope) -> str:
     """The client's IP address as the server or a trusted proxy tells it, else `unknown`."""
-    host = (scope.get("client") or ("",))[0]
+    return _address((scope.get("client") or ("",))[0])
+
+
+@lru_cache(maxsize=1024)
+def _address(host: str) -> str:
     try:
         address = ip_address(host)
     except ValueError:

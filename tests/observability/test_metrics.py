@@ -103,12 +103,12 @@ async def test_what_clients_invent_makes_no_new_series(
     alice: Account, client: httpx.AsyncClient
 ) -> None:
     seed = random.Random(7)  # noqa: S311 - no secret
-    await client.request("BREW", f"/{uuid4()}")
+    await client.request("PROPFIND", f"/{uuid4()}")
     await alice.client.get("/api/v1/tasks/1")
     known = set(await scrape(client))
     for _ in range(40):
         name = f"{seed.getrandbits(64):x}"
-        await client.request("BREW", f"/{name}", headers={"Host": f"{name}.example"})
+        await client.request("PROPFIND", f"/{name}", headers={"Host": f"{name}.example"})
         await client.request(f"X{name}", f"/{name}/{name}", params={name: name})
         await alice.client.get(f"/api/v1/tasks/{seed.getrandbits(40)}")
         await client.get("/api/v1/tasks", headers={"Authorization": f"Bearer {name}"})

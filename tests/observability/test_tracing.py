@@ -80,7 +80,7 @@ def traced(new_database: NewDatabase) -> Iterator[Traced]:
         batch = {"operations": [{"op": "create", "task": {"title": "private-batch"}}]}
         client.post("/api/v1/tasks/batch", json=batch, headers={"X-Request-ID": "batch"})
         client.get("/nowhere", headers={"X-Request-ID": "nowhere", "traceparent": "00-junk"})
-        client.request("BREW", "/health/x", headers={"X-Request-ID": "brew"})
+        client.request("PROPFIND", "/health/x", headers={"X-Request-ID": "brew"})
         unsampled = f"00-{TRACE_ID}-{PARENT_ID}-00"
         client.get(path, headers={"X-Request-ID": "unsampled", "traceparent": unsampled})
         client.get("/health")
