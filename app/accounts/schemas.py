@@ -71,7 +71,7 @@ Email = Annotated[
     Field(
         description="An email address, unique whatever the case; kept as given.",
         examples=["ada@example.com"],
-        json_schema_extra={"format": "email"},
+        json_schema_extra={"format": "idn-email"},
     ),
 ]
 Password = Annotated[
@@ -132,7 +132,7 @@ class UserRead(ReadModel):
     email: Annotated[str, text(EMAIL_MAX_LENGTH)] = Field(
         description="As it was given.",
         examples=["ada@example.com"],
-        json_schema_extra={"format": "email"},
+        json_schema_extra={"format": "idn-email"},
     )
     is_active: bool = Field(description="An inactive account cannot log in.", examples=[True])
     created_at: Instant = Field(description="When it was registered.")

@@ -12,6 +12,8 @@ MAXIMUM_ID = 2**53 - 1
 """The largest integer that every JSON client holds exactly."""
 
 MAXIMUM_ERRORS_SHOWN = 50
+MAXIMUM_ERRORS = 1_000
+"""A batch names each of its operations that is not valid."""
 
 # What text must look like: PostgreSQL cannot hold NUL.
 NO_NUL = r"^[^\x00]*$"

@@ -21,12 +21,13 @@ METHODS = ("get", "put", "post", "delete", "patch")
 LENGTHS_BY_FORMAT = {"date-time": 35, "date": 10}
 INT32_MAXIMUM = 2**31 - 1
 
-HEADERS = {
+HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-ID": {
         "description": (
             "The request's id: the client's own if it sent one of 1 to 128 letters, digits, `.`, "
             "`_` or `-`, else a new one. It is in every line of the service's log on the request."
         ),
+        "required": True,
         "schema": {
             "type": "string",
             "maxLength": 128,
@@ -48,6 +49,7 @@ HEADERS = {
             "The state that the answer shows, for `If-Match` and `If-None-Match`: the task's id "
             "and version, in quotes."
         ),
+        "required": True,
         "schema": {
             "type": "string",
             "maxLength": 35,
@@ -66,6 +68,7 @@ HEADERS = {
     },
     "Location": {
         "description": "Where the new task is from now on, as a relative reference.",
+        "required": True,
         "schema": {
             "type": "string",
             "format": "uri-reference",
@@ -96,6 +99,7 @@ HEADERS = {
     },
     "Retry-After": {
         "description": "Seconds to wait before another try.",
+        "required": True,
         "schema": {
             "type": "integer",
             "minimum": 1,
@@ -105,6 +109,7 @@ HEADERS = {
     },
     "WWW-Authenticate": {
         "description": "The challenge of RFC 6750: `Bearer`, and what a credential lacks.",
+        "required": True,
         "schema": {
             "type": "string",
             "maxLength": 1_000,
@@ -114,11 +119,13 @@ HEADERS = {
     },
 }
 ALWAYS = ("X-Request-ID", "Access-Control-Allow-Origin")
-HEADERS_BY_STATUS = {
-    "401": ("WWW-Authenticate",),
-    "403": ("WWW-Authenticate",),
-    "429": ("Retry-After",),
-    "503": ("Retry-After",),
+HEADERS_BY_CODE = {
+    "unauthenticated": "WWW-Authenticate",
+    "insufficient_scope": "WWW-Authenticate",
+    "idempotency_in_flight": "Retry-After",
+    "rate_limited": "Retry-After",
+    "database_unavailable": "Retry-After",
+    "overloaded": "Retry-After",
 }
 
 
@@ -200,12 +207,24 @@ def _document_headers(document: dict[str, Any]) -> None:
     document["components"]["headers"] = HEADERS
     for _, _, operation in _operations(document):
         limits = ("RateLimit-Policy", "RateLimit") if "429" in operation["responses"] else ()
-        for status, response in operation["responses"].items():
+        for response in operation["responses"].values():
             own = response.get("headers", {})
-            names = (*ALWAYS, *limits, *HEADERS_BY_STATUS.get(status, ()))
-            known = [name for name in (*own, *names) if name in HEADERS]
+            known = [name for name in (*own, *ALWAYS, *limits) if name in HEADERS]
             references = {name: {"$ref": f"#/components/headers/{name}"} for name in known}
-            response["headers"] = own | references
+            response["headers"] = own | references | _headers_of_codes(response)
+
+
+def _headers_of_codes(response: dict[str, Any]) -> dict[str, Any]:
+    """The headers that come with an error's code; required if they come with each of its codes."""
+    codes = response.get("content", {}).get("application/json", {}).get("examples", {})
+    names = [HEADERS_BY_CODE.get(code) for code in codes]
+    return {
+        name: {"$ref": f"#/components/headers/{name}"}
+        if len(set(names)) == 1
+        else {**HEADERS[name], "required": False}
+        for name in names
+        if name is not None
+    }
 
 
 def _join_header_lists(document: dict[str, Any]) -> None:

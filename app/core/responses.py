@@ -5,7 +5,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from app.core.bounds import MAXIMUM_ERRORS_SHOWN, text
+from app.core.bounds import MAXIMUM_ERRORS, text
 
 Payload = TypeVar("Payload")
 Message = Annotated[str, text(1_000)]
@@ -103,5 +103,5 @@ class ErrorResponse(BaseModel):
     errors: list[FieldError] | MISSING = Field(
         default=MISSING,
         description="The fields to blame; there only when single fields are.",
-        json_schema_extra={"maxItems": MAXIMUM_ERRORS_SHOWN},
+        json_schema_extra={"maxItems": MAXIMUM_ERRORS},
     )
