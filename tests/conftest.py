@@ -24,6 +24,7 @@ from app.db.embedded import embedded_database, throwaway_data_dir
 from app.db.migrations import migrate
 from app.db.session import Database
 from app.main import create_app
+from tests.contract.conformance import watch_answers
 from tests.support import Account, http_client, make_account, run_sql, served, service_settings
 
 NewDatabase = Callable[[], str]
@@ -73,6 +74,12 @@ def _settings_come_from_tests_alone() -> Iterator[None]:
 
 def _setting_names() -> list[str]:
     return [name.upper() for name in Settings.model_fields]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _answers_are_as_documented() -> Iterator[None]:
+    with watch_answers():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
