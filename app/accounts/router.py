@@ -41,6 +41,7 @@ from app.core.errors import (
     document_errors,
 )
 from app.core.rate_limits import RateLimited, address_key, spend
+from app.core.responses import document_links
 from app.core.routing import API, StrictRoute
 from app.db.session import OrmSessionDep, TransactionDep
 
@@ -152,7 +153,10 @@ async def close_account(
     status_code=201,
     summary="Make an API key",
     dependencies=[requires("account:write")],
-    responses=document_errors(TooManyApiKeys),
+    responses={
+        **document_errors(TooManyApiKeys),
+        201: {"links": document_links("api_key_id", "delete_api_key")},
+    },
 )
 async def create_api_key(
     data: ApiKeyCreate, request: Request, actor: CurrentUser, transaction: TransactionDep

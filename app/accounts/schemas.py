@@ -235,10 +235,11 @@ class ApiKeyDeletedResponse(Envelope[None]):
 class TokenRevocation(BaseModel):
     """The form of a revocation (RFC 7009, section 2.1)."""
 
+    # In a form, a field without a value is one that is missing.
     token: SecretStr = Field(
         description="The login token or the API key to end.",
         examples=["tfu_0123456789ABCDEFGHIJKLMNOPQRSTUV2kLrXa"],
-        json_schema_extra={"maxLength": MAXIMUM_FORM_BYTES},
+        json_schema_extra={"minLength": 1, "maxLength": MAXIMUM_FORM_BYTES},
     )
 
 
@@ -250,13 +251,13 @@ class PasswordGrant(BaseModel):
         examples=["password"],
         json_schema_extra={"const": "password"},
     )
-    username: Annotated[str, text(MAXIMUM_FORM_BYTES)] = Field(
+    username: Annotated[str, text(MAXIMUM_FORM_BYTES, min_length=1)] = Field(
         description="A username or an email address.", examples=["ada"]
     )
     password: SecretStr = Field(
         description="The password of the account.",
         examples=["correct horse battery staple"],
-        json_schema_extra={"maxLength": MAXIMUM_FORM_BYTES},
+        json_schema_extra={"minLength": 1, "maxLength": MAXIMUM_FORM_BYTES},
     )
     scope: Annotated[str, text(MAXIMUM_FORM_BYTES)] = Field(
         default="",

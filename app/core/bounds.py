@@ -19,9 +19,10 @@ MAXIMUM_ERRORS = 1_000
 NO_NUL = r"^[^\x00]*$"
 
 
-def text(max_length: int, *, pattern: str = NO_NUL) -> WithJsonSchema:
-    """Documents a string that has at most `max_length` characters and matches `pattern`."""
-    return WithJsonSchema({"type": "string", "maxLength": max_length, "pattern": pattern})
+def text(max_length: int, *, min_length: int = 0, pattern: str = NO_NUL) -> WithJsonSchema:
+    """Documents a string of `min_length` to `max_length` characters that matches `pattern`."""
+    bounds = {"minLength": min_length} if min_length else {}
+    return WithJsonSchema({"type": "string", **bounds, "maxLength": max_length, "pattern": pattern})
 
 
 def integer(minimum: int, maximum: int = MAXIMUM_ID) -> WithJsonSchema:

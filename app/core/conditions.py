@@ -12,6 +12,8 @@ from app.core.responses import FieldError
 _ENTITY_TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 # Empty elements of a list are to be ignored (RFC 9110, section 5.6.1).
 _LIST = re.compile(rf"[ \t,]*{_ENTITY_TAG}(?:[ \t]*,[ \t,]*{_ENTITY_TAG})*[ \t,]*")
+ENTITY_TAGS_PATTERN = r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'
+"""What clients should send, for the document; what else the RFC wants to be taken is taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,6 +218,8 @@ def _path_of(location: Sequence[int | str]) -> str:
             path += f"[{part}]"
         else:
             name = part if len(part) <= MAXIMUM_NAME_LENGTH else part[:MAXIMUM_NAME_LENGTH] + "…"
+            # Names come from the client as well, and many a reader ends a text at NUL.
+            name = name.replace("\0", "\N{REPLACEMENT CHARACTER}")
             path += f".{name}" if path else name
     return path
 

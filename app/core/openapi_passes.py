@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
+from app.core.conditions import ENTITY_TAGS_PATTERN
 from app.core.errors import APIError, document_errors
 from app.core.routing import StrictRoute
 
@@ -228,7 +229,7 @@ def _headers_of_codes(response: dict[str, Any]) -> dict[str, Any]:
 
 
 def _join_header_lists(document: dict[str, Any]) -> None:
-    """A header that may be sent in several lines is one text, its items parted by commas."""
+    """A header that may be sent in several lines is one text, its entity tags parted by commas."""
     for _, _, operation in _operations(document):
         for parameter in operation.get("parameters", []):
             schema = parameter["schema"]
@@ -237,7 +238,7 @@ def _join_header_lists(document: dict[str, Any]) -> None:
                 parameter["schema"] = {
                     "type": "string",
                     "maxLength": 8_192,
-                    "pattern": "^[ -~]*$",
+                    "pattern": ENTITY_TAGS_PATTERN,
                     "examples": examples,
                 }
 

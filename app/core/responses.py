@@ -105,3 +105,14 @@ class ErrorResponse(BaseModel):
         description="The fields to blame; there only when single fields are.",
         json_schema_extra={"maxItems": MAXIMUM_ERRORS},
     )
+
+
+def document_links(parameter: str, *operations: str) -> dict[str, Any]:
+    """The `links` of a response in the document: operations that take its `id` as `parameter`."""
+    return {
+        operation: {
+            "operationId": operation,
+            "parameters": {parameter: "$response.body#/data/id"},
+        }
+        for operation in operations
+    }

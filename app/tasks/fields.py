@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.core.bounds import MAXIMUM_ID, NO_NUL
 from app.core.schemas import DateInput, InstantInput, canonical_id, each_once, not_blank
@@ -79,6 +80,16 @@ def _not_too_much(patch: dict[str, Any]) -> dict[str, Any]:
     return patch
 
 
+class TaskIdConvertor(StringConvertor):
+    """A segment that may be a task's id: anything but the names that stand beside the ids.
+
+    So that a method which `/tasks/stats`, say, does not have is refused with 405.
+    """
+
+    regex = "(?!(?:batch|export|stats|trash)$)[^/]+"
+
+
+register_url_convertor("task_id", TaskIdConvertor())
 TaskId = Annotated[
     int,
     # Whatever is not an id of a task is a task that is not there: 404, never 400.

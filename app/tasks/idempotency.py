@@ -45,6 +45,10 @@ KEPT_HEADERS = ("content-type", "location", "etag", "cache-control")
 _BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
 # A string of RFC 8941, section 3.3.3, without its spaces.
 _QUOTED = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
+_DOCUMENTED_PATTERN = (
+    rf"^(?:[\x21\x23-\x7e][\x21-\x7e]{{0,{IDEMPOTENCY_KEY_MAX_LENGTH - 1}}}"
+    rf'|"(?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\]){{1,{IDEMPOTENCY_KEY_MAX_LENGTH}}}")$'
+)
 
 DOCUMENTED_HEADER: dict[str, Any] = {
     "parameters": [
@@ -66,7 +70,7 @@ DOCUMENTED_HEADER: dict[str, Any] = {
                 "minLength": 1,
                 # As a quoted string, in which quotes are escaped.
                 "maxLength": 2 * IDEMPOTENCY_KEY_MAX_LENGTH + 2,
-                "pattern": "^[!-~]+$",
+                "pattern": _DOCUMENTED_PATTERN,
             },
             "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
         }

@@ -13,7 +13,7 @@ from app.core.errors import (
     document_errors,
 )
 from app.core.pagination import LINK_HEADER, Cursors, add_links
-from app.core.responses import FieldError
+from app.core.responses import FieldError, document_links
 from app.core.routing import API, StrictRoute
 from app.db.session import SessionDep
 from app.tasks import service
@@ -53,6 +53,7 @@ LOCATION_HEADER = {
         "schema": {"type": "string", "examples": ["/api/v1/tasks/7"]},
     }
 }
+TASK_LINKS = document_links("task_id", "read_task", "update_task", "delete_task", "restore_task")
 
 
 @repeatable.post(
@@ -62,7 +63,10 @@ LOCATION_HEADER = {
     dependencies=[requires("tasks:write")],
     responses={
         **document_errors(ExternalIdTaken, IdempotencyInFlight, IdempotencyKeyReused),
-        201: {"headers": ETAG_HEADER | LOCATION_HEADER | REPLAYED_HEADER},
+        201: {
+            "headers": ETAG_HEADER | LOCATION_HEADER | REPLAYED_HEADER,
+            "links": TASK_LINKS,
+        },
     },
     openapi_extra=DOCUMENTED_HEADER,
 )
@@ -173,6 +177,7 @@ async def _external_id(
             "description": "The task is created.",
             "model": TaskResponse,
             "headers": ETAG_HEADER | LOCATION_HEADER,
+            "links": TASK_LINKS,
         },
     },
 )
@@ -205,7 +210,7 @@ async def put_task(
 
 
 @router.get(
-    "/{task_id}",
+    "/{task_id:task_id}",
     summary="Read a task",
     dependencies=[requires("tasks:read")],
     response_model=TaskResponse,
@@ -234,7 +239,7 @@ async def read_task(
 
 
 @router.patch(
-    "/{task_id}",
+    "/{task_id:task_id}",
     summary="Change a task",
     dependencies=[requires("tasks:write")],
     responses={
@@ -266,7 +271,7 @@ async def update_task(
 
 
 @router.delete(
-    "/{task_id}",
+    "/{task_id:task_id}",
     summary="Delete a task",
     dependencies=[requires("tasks:write")],
     responses=document_errors(TaskNotFound, VersionConflict),
@@ -290,7 +295,7 @@ async def delete_task(
 
 
 @router.post(
-    "/{task_id}/restore",
+    "/{task_id:task_id}/restore",
     summary="Restore a task",
     dependencies=[requires("tasks:write")],
     responses={

@@ -80,8 +80,8 @@ class Conformance:
 
     def _operation(self, method: str, path: str) -> dict[str, Any] | None:
         for template, item in self._templates:
-            if method in item and template.fullmatch(path):
-                operation: dict[str, Any] = item[method]
+            if template.fullmatch(path):
+                operation: dict[str, Any] | None = item.get(method)
                 return operation
         return None
 

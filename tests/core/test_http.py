@@ -53,6 +53,12 @@ async def test_what_is_not_there_is_a_404_in_the_envelope(
         ("TRACE", "/api/v1/tasks", "GET, HEAD, POST"),
         ("PROPFIND", "/health/ready", "GET, HEAD"),
         ("POST", "/docs", "GET, HEAD"),
+        ("POST", "/api/v1/tasks/7", "DELETE, GET, HEAD, PATCH"),
+        # None of these is the id of a task.
+        ("PATCH", "/api/v1/tasks/stats", "GET, HEAD"),
+        ("DELETE", "/api/v1/tasks/trash", "GET, HEAD"),
+        ("DELETE", "/api/v1/tasks/export", "GET, HEAD"),
+        ("GET", "/api/v1/tasks/batch", "POST"),
     ],
 )
 async def test_allow_names_all_methods_of_a_path(

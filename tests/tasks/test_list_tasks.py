@@ -114,6 +114,7 @@ async def test_filters_combine_and_repeat(alice: Account) -> None:
         ("status[]=pending", {"query.status[]": "unknown"}),
         ("foo=1&bar=2", {"query.foo": "unknown", "query.bar": "unknown"}),
         ("=1", {"query.": "unknown"}),
+        ("a%00b=1", {"query.a\ufffdb": "unknown"}),
     ],
 )
 async def test_a_parameter_that_is_not_valid_is_named(
