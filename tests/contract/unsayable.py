@@ -16,6 +16,7 @@ RULES = {
     "body.email": "There are domains, and addresses in quotes, that no mail can go to.",
     "body.expires_at": "In the future.",
     "body.metadata": "Bounded in bytes and levels, and without NUL.",
+    "body.name": "Not blank, when trimmed.",
     "body.new_password": "As long as the operator wants it.",
     "body.operations.id": "Written as an integer: 7, and not 7.0.",
     "body.operations.version": "Written as an integer: 7, and not 7.0.",
@@ -27,6 +28,7 @@ RULES = {
     "header.if-none-match": "The same.",
     "query.cursor": "Signed by the service, and bound to the caller and the filters.",
     "query.q": "With a word that is not excluded.",
+    "query.tag": "Not blank, when trimmed.",
     "query.time_zone": "One of the IANA's names.",
 }
 
