@@ -14,7 +14,7 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-sdk endurance bench lint format lock sdk accept-openapi audit clean docker-up docker-down
+.PHONY: help install run test test-sdk endurance bench lint format lock sdk release accept-openapi accept-release audit clean docker-up docker-down
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,9 +37,21 @@ test-sdk: $(STAMP)  ## Lint the document, and try the client of each language; n
 sdk: $(STAMP)  ## Generate clients in six ways into build/sdk; SDK=/some/folder chooses another
 	@exec $(BIN)/python -m tests.sdk.generate $(SDK)
 
+release: sdk  ## Pack the clients and the document into build/release, for those who use them
+	@rm -rf build/release && mkdir -p build/release
+	@cp $(or $(SDK),build/sdk)/openapi.json build/release/
+	@for language in python typescript go java rust; do \
+	  tar -czf build/release/taskflow-client-$$language.tar.gz -C $(or $(SDK),build/sdk) $$language || exit 1; \
+	done
+	@ls -l build/release
+
 accept-openapi: $(STAMP)  ## Accept the present OpenAPI document as the one that is reviewed
 	@$(BIN)/taskflow openapi >tests/contract/openapi.json
 	@git --no-pager diff --stat -- tests/contract/openapi.json
+
+accept-release: accept-openapi  ## The same, and as that of the release, which later ones must not break
+	@cp tests/contract/openapi.json tests/contract/released.json
+	@git --no-pager diff --stat -- tests/contract/released.json
 
 bench: $(STAMP)  ## Compare the speed with other services, in 8 minutes; needs wrk. BENCH_ARGS=--help
 	@exec $(BIN)/python -m tests.bench $(BENCH_ARGS)

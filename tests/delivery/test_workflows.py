@@ -8,13 +8,18 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def workflow() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text())
+def workflow(name: str = "ci") -> dict[str, Any]:
+    text = (ROOT / ".github/workflows" / f"{name}.yaml").read_text()
+    document: dict[str, Any] = yaml.safe_load(text)
     return document
 
 
+def workflows() -> list[dict[str, Any]]:
+    return [workflow(path.stem) for path in (ROOT / ".github/workflows").iterdir()]
+
+
 def steps() -> list[dict[str, Any]]:
-    return [step for job in workflow()["jobs"].values() for step in job["steps"]]
+    return [step for it in workflows() for job in it["jobs"].values() for step in job["steps"]]
 
 
 def supported_pythons() -> list[str]:
@@ -33,16 +38,22 @@ def test_the_tests_run_on_the_oldest_postgresql_too() -> None:
     assert any("TEST_DATABASE_URL" in step.get("env", {}) for step in job["steps"])
 
 
-def test_the_workflow_may_only_read_the_code() -> None:
-    assert workflow()["permissions"] == {"contents": "read"}
+def test_only_the_job_that_publishes_a_release_may_do_more_than_read_the_code() -> None:
+    assert all(it["permissions"] == {"contents": "read"} for it in workflows())
     assert not [job for job in workflow()["jobs"].values() if "permissions" in job]
+    release = workflow("release")["jobs"]
+    assert "permissions" not in release["pack"]
+    assert release["publish"]["permissions"] == {"contents": "write"}
+    # What may write runs nothing of the repository.
+    assert not [step for step in release["publish"]["steps"] if "make" in step.get("run", "")]
     checkouts = [step for step in steps() if step.get("uses", "").startswith("actions/checkout@")]
     assert checkouts
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
 def test_every_job_has_a_time_limit() -> None:
-    assert all(job["timeout-minutes"] <= 20 for job in workflow()["jobs"].values())
+    jobs = [job for it in workflows() for job in it["jobs"].values()]
+    assert all(job["timeout-minutes"] <= 20 for job in jobs)
 
 
 def test_every_action_is_githubs_own_and_has_its_version() -> None:
@@ -57,8 +68,13 @@ def test_the_workflow_runs_make_targets_that_exist() -> None:
         for target in re.findall(r"^make ([a-z-]+)", step.get("run", ""), re.MULTILINE)
     }
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert called >= {"lint", "test", "audit", "docker-up"}
+    assert called >= {"lint", "test", "audit", "docker-up", "accept-release", "release"}
     assert called <= targets
+
+
+def test_a_release_is_made_by_a_tag_alone() -> None:
+    # YAML reads `on` as true.
+    assert workflow("release")[True] == {"push": {"tags": ["v*"]}}  # type: ignore[index]
 
 
 def test_hooks_fetch_nothing_from_elsewhere() -> None:
