@@ -35,6 +35,7 @@ NewAccount = Callable[..., Awaitable[Account]]
 NEEDS = {
     "bench": "wrk",
     "browser": "chromium",
+    "clippy": "cargo-clippy",
     "curl": "curl",
     "go": "go",
     "java": "java",

@@ -2,7 +2,7 @@
 
 The stories stand in the folders of the languages: register, log in, go on with an API key, create
 safely, page by cursor, patch under a condition, meet a typed 409, 412 and 400, run a batch, look
-into the trash and restore from it.
+into the trash and restore from it, put a task by its external id twice, export it.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ def typescript(document: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.mark.node
 @pytest.mark.parametrize("story", ["hey", "fetch"])
 def test_the_typescript_clients(typescript: Path, service_url: str, story: str) -> None:
-    run(node_program("tsc"), "--project", typescript / f"tsconfig.{story}.json")
+    run(node_program("tsc"), "--build", typescript / f"tsconfig.{story}.json")
 
     built = typescript / "built" / f"{story}.js"
     assert ENDS_WELL in run("node", built, cwd=typescript, TASKFLOW_URL=service_url)
@@ -124,6 +124,7 @@ def install_jars() -> Path:
     return folder
 
 
+@pytest.mark.clippy
 @pytest.mark.rust
 @pytest.mark.java
 def test_the_rust_client(document: Path, service_url: str, tmp_path: Path) -> None:
@@ -132,8 +133,9 @@ def test_the_rust_client(document: Path, service_url: str, tmp_path: Path) -> No
     shutil.copytree(HERE / "rust", story)
     target = TOOLS / "rust"
 
-    cargo = ("cargo", "build", "--quiet")
-    run(*cargo, cwd=story, RUSTFLAGS="-Dwarnings", CARGO_TARGET_DIR=str(target))
+    strict = {"RUSTFLAGS": "-Dwarnings", "CARGO_TARGET_DIR": str(target)}
+    run("cargo", "build", "--quiet", cwd=story, **strict)
+    run("cargo", "clippy", "--quiet", cwd=story, **strict)
 
     program = target / "debug" / "story"
     assert ENDS_WELL in run(program, "rust-client", TASKFLOW_URL=service_url)

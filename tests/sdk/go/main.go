@@ -158,5 +158,16 @@ func main() {
 	must(restored.Data.Title == "Watered", "another task", restored.Data)
 	told(tasks.DeleteTask(ctx, task.Id).Permanent(true).Execute())
 	must(len(titlesInTrash(ctx, tasks)) == 0, "something in the trash", nil)
+
+	call := taskflow.NewTaskReplace("Call Ana")
+	made, response, err := tasks.PutTask(ctx, "crm/7").TaskReplace(*call).Execute()
+	first := told(made, response, err).Data
+	must(response.StatusCode == http.StatusCreated, "not created", response.Status)
+	kept, response, err := tasks.PutTask(ctx, "crm/7").TaskReplace(*call).Execute()
+	second := told(kept, response, err).Data
+	must(response.StatusCode == http.StatusOK, "created again", response.Status)
+	must(first.Id == second.Id && first.Version == second.Version, "another task", second)
+	exported := told(tasks.ExportTasks(ctx).ExternalId("crm/7").Execute())
+	must(len(exported) == 1 && exported[0].Title == "Call Ana", "another file", exported)
 	fmt.Println("The story ends well.")
 }

@@ -11,6 +11,8 @@ import example.taskflow.client.model.TaskBatch;
 import example.taskflow.client.model.TaskBatchOperationsInner;
 import example.taskflow.client.model.TaskCreate;
 import example.taskflow.client.model.TaskPriority;
+import example.taskflow.client.model.TaskRead;
+import example.taskflow.client.model.TaskReplace;
 import example.taskflow.client.model.TaskStatus;
 import example.taskflow.client.model.TaskUpdate;
 import example.taskflow.client.model.TrashedTaskRead;
@@ -142,6 +144,17 @@ public final class Story {
     same("Watered", tasks.restoreTask(id, null).getData().getTitle());
     tasks.deleteTask(id, true, null);
     same(List.of(), titlesInTrash(tasks));
+
+    TaskReplace wanted = new TaskReplace().title("Call Ana");
+    var made = tasks.putTaskWithHttpInfo("crm/7", wanted, null, null);
+    same(201, made.getStatusCode());
+    var kept = tasks.putTaskWithHttpInfo("crm/7", wanted, null, null);
+    same(200, kept.getStatusCode());
+    same(made.getData().getData(), kept.getData().getData());
+    var exported = TasksApi.APIExportTasksRequest.newBuilder().externalId("crm/7").build();
+    same(
+        List.of("Call Ana"),
+        tasks.exportTasks(exported).stream().map(TaskRead::getTitle).toList());
     System.out.println("The story ends well.");
   }
 }

@@ -11,8 +11,10 @@ from taskflow_client.api.accounts import create_api_key, create_token, create_us
 from taskflow_client.api.tasks import (
     create_task,
     delete_task,
+    export_tasks,
     list_tasks,
     list_trash,
+    put_task,
     read_task,
     restore_task,
     run_batch,
@@ -32,6 +34,7 @@ from taskflow_client.models import (
     TaskListResponse,
     TaskPriority,
     TaskRead,
+    TaskReplace,
     TaskResponse,
     TaskStatus,
     TaskUpdate,
@@ -151,6 +154,15 @@ def main() -> None:
     gone = delete_task.sync_detailed(task.id, client=client, permanent=True)
     assert gone.status_code == HTTPStatus.OK
     assert expect(TrashListResponse, list_trash.sync(client=client)).data.tasks == []
+
+    wanted = TaskReplace(title="Call Ana")
+    made = put_task.sync_detailed("crm/7", client=client, body=wanted)
+    assert made.status_code == HTTPStatus.CREATED
+    kept = put_task.sync_detailed("crm/7", client=client, body=wanted)
+    assert kept.status_code == HTTPStatus.OK
+    assert expect(TaskResponse, kept.parsed).data == expect(TaskResponse, made.parsed).data
+    exported = expect(list, export_tasks.sync(client=client, external_id="crm/7"))
+    assert [task.title for task in exported] == ["Call Ana"]
     sys.stdout.write("The story ends well.\n")
 
 

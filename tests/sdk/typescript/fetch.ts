@@ -119,4 +119,19 @@ held(
   await client.DELETE("/api/v1/tasks/{task_id}", { params: { path, query: { permanent: true } } }),
 );
 assert.deepEqual(held(await client.GET("/api/v1/tasks/trash")).data.tasks, []);
+
+const external = { path: { external_id: "crm/7" } };
+const wanted = { params: external, body: { title: "Call Ana" } };
+const made = await client.PUT("/api/v1/tasks/external/{external_id}", wanted);
+assert.equal(made.response.status, 201);
+const kept = await client.PUT("/api/v1/tasks/external/{external_id}", wanted);
+assert.equal(kept.response.status, 200);
+assert.deepEqual(held(kept).data, held(made).data);
+const query = { external_id: "crm/7" };
+const exported = held(await client.GET("/api/v1/tasks/export", { params: { query } }));
+assert(Array.isArray(exported));
+assert.deepEqual(
+  exported.map((it) => it.title),
+  ["Call Ana"],
+);
 console.log("The story ends well.");

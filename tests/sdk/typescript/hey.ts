@@ -8,8 +8,10 @@ import {
   createToken,
   createUser,
   deleteTask,
+  exportTasks,
   listTasks,
   listTrash,
+  putTask,
   readTask,
   restoreTask,
   runBatch,
@@ -123,4 +125,17 @@ assert.equal((await readTask({ client, path })).response?.status, 404);
 assert.equal((await restoreTask({ client, path, throwOnError: true })).data.data.title, "Watered");
 await deleteTask({ client, path, query: { permanent: true }, throwOnError: true });
 assert.deepEqual((await listTrash({ client, throwOnError: true })).data.data.tasks, []);
+
+const external = { path: { external_id: "crm/7" }, body: { title: "Call Ana" } };
+const made = await putTask({ client, ...external, throwOnError: true });
+assert.equal(made.response.status, 201);
+const kept = await putTask({ client, ...external, throwOnError: true });
+assert.equal(kept.response.status, 200);
+assert.deepEqual(kept.data.data, made.data.data);
+const query = { external_id: "crm/7" };
+const exported = await exportTasks({ client, query, throwOnError: true });
+assert.deepEqual(
+  exported.data.map((it) => it.title),
+  ["Call Ana"],
+);
 console.log("The story ends well.");

@@ -7,8 +7,8 @@ use taskflow_client::apis::tasks_api::{self, CreateTaskError, UpdateTaskError};
 use taskflow_client::apis::{Error, ResponseContent};
 use taskflow_client::models::{
     ApiKeyCreate, CreateOperation, DeleteOperation, ErrorResponse, Scope, TaskBatch,
-    TaskBatchOperationsInner, TaskCreate, TaskPriority, TaskStatus, TaskUpdate, UpdateOperation,
-    UserCreate, create_operation, delete_operation, update_operation,
+    TaskBatchOperationsInner, TaskCreate, TaskPriority, TaskReplace, TaskStatus, TaskUpdate,
+    UpdateOperation, UserCreate, create_operation, delete_operation, update_operation,
 };
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -115,6 +115,27 @@ async fn titles_in_trash(client: &Configuration) -> Told<Vec<String>> {
     };
     let page = tasks_api::list_trash(client, params).await?.data;
     Ok(page.tasks.into_iter().map(|task| task.title).collect())
+}
+
+async fn exported_titles(client: &Configuration, external_id: &str) -> Told<Vec<String>> {
+    let params = tasks_api::ExportTasksParams {
+        status: None,
+        priority: None,
+        tag: None,
+        q: None,
+        due_after: None,
+        due_before: None,
+        overdue: None,
+        created_after: None,
+        created_before: None,
+        updated_after: None,
+        updated_before: None,
+        external_id: Some(external_id.to_owned()),
+        time_zone: None,
+        format: None,
+    };
+    let tasks = tasks_api::export_tasks(client, params).await?;
+    Ok(tasks.into_iter().map(|task| task.title).collect())
 }
 
 fn creation(title: &str, idempotency_key: Option<&str>) -> tasks_api::CreateTaskParams {
@@ -234,6 +255,17 @@ async fn main() -> Told<()> {
     };
     tasks_api::delete_task(&client, delete).await?;
     assert!(titles_in_trash(&client).await?.is_empty());
+
+    let wanted = tasks_api::PutTaskParams {
+        external_id: "crm/7".to_owned(),
+        task_replace: TaskReplace::new("Call Ana".to_owned()),
+        if_match: None,
+        if_none_match: None,
+    };
+    let made = tasks_api::put_task(&client, wanted.clone()).await?.data;
+    let kept = tasks_api::put_task(&client, wanted).await?.data;
+    assert_eq!(kept, made);
+    assert_eq!(exported_titles(&client, "crm/7").await?, ["Call Ana"]);
     println!("The story ends well.");
     Ok(())
 }
