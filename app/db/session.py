@@ -113,6 +113,10 @@ class Database:
             # The server went away while the connection was idle.
             borrowed.invalidate()
         try:
+            if statement.planned_anew:
+                # One that is kept would get a plan for all values after its fifth use.
+                prepared = await connection.prepare(statement.sql, name="")
+                return cast("Rows", await prepared.fetch(*arguments))
             return cast("Rows", await connection.fetch(statement.sql, *arguments))
         finally:
             if connection.is_closed():

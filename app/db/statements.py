@@ -21,9 +21,13 @@ class Statement:
     """The SQL of a SQLAlchemy statement, and in which order it takes its values.
 
     A `bindparam` without a value takes the one of its name; other values stay what they are.
+
+    PostgreSQL plans it once per connection for all values, unless `planned_anew` says that the best
+    plan depends on them.
     """
 
-    def __init__(self, statement: Executable) -> None:
+    def __init__(self, statement: Executable, *, planned_anew: bool = False) -> None:
+        self.planned_anew = planned_anew
         compiled = cast("SQLCompiler", cast("ClauseElement", statement).compile(dialect=DIALECT))
         self.sql = compiled.string
         self._parameters = [

@@ -268,7 +268,9 @@ def select_page(page: Page) -> Statement:
     """The tasks of a page, each with the total if asked, and one task more if there is one.
 
     Takes the values of the filters, `offset`, and `after_key` and `after_id` of a position. How
-    many are read stands in the statement: PostgreSQL then plans it once, not for each request.
+    many are read stands in the statement: without filters PostgreSQL then plans it once, not for
+    each request. With filters the plan depends on how frequent their values are: to collect all
+    tasks that hold a word and sort them is best for a rare one, and takes seconds for "the".
     """
     among = page.listed.among()
     ordering = page.ordering
@@ -289,12 +291,12 @@ def select_page(page: Page) -> Statement:
             key = ordering.literal(page.infinity)
         task_id = bindparam("after_id", type_=Task.id.type)
         statement = statement.where(ordering.is_after(key, task_id))
-    return Statement(statement)
+    return Statement(statement, planned_anew=bool(page.listed.filters))
 
 
 @lru_cache(maxsize=128)
 def count_listed(listed: Listed) -> Statement:
-    return Statement(count_of(listed.among()))
+    return Statement(count_of(listed.among()), planned_anew=bool(listed.filters))
 
 
 NOW = ("stats_now", "stats_day")
@@ -315,5 +317,6 @@ def count_by_status_and_priority(filters: tuple[Given, ...]) -> Statement:
             func.count().filter(overdue).label("overdue"),
         )
         .where(matching(ANY_ACTOR, with_parameters(filters)))
-        .group_by(Task.status, Task.priority)
+        .group_by(Task.status, Task.priority),
+        planned_anew=bool(filters),
     )

@@ -7,15 +7,17 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from app.accounts.credentials import SCOPES, Actor, values_of_actor
+from app.db.session import Database
 from app.db.statements import Statement
 from app.tasks import queries
 from app.tasks.filters import given, values_by_parameter, without_values
 from app.tasks.ordering import ordering_of
 from app.tasks.schemas import TaskQuery
 from tests.conftest import NewDatabase
-from tests.support import run_sql
+from tests.support import run_sql, service_settings
 
 OWNER = Actor(user_id=1, credential_id=1, scopes=frozenset(SCOPES))
 
@@ -168,3 +170,27 @@ async def test_a_rare_word_or_tag_is_found_without_a_look_at_the_other_tasks(
     (scan,) = [node for node in plan if node.get("Relation Name") == "tasks"]
     assert scan["Actual Rows"] == 5
     assert scan.get("Rows Removed by Index Recheck", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"), [({}, 1), ({"q": "common"}, 0), ({"tag": ["common"]}, 0)]
+)
+async def test_a_list_with_filters_is_planned_for_the_values_of_each_request(
+    filled_database_url: str, fields: dict[str, Any], kept: int
+) -> None:
+    query = TaskQuery.model_validate(fields | {"count": False, "per_page": 7})
+    filters = given(query)
+    page = queries.Page(queries.Listed(without_values(filters)), query.sort, 7, counted=False)
+    statement = queries.select_page(page)
+    values = values_by_parameter(filters) | values_of_actor(OWNER)
+    settings = service_settings(filled_database_url, database_pool_size=1)
+    database = Database(settings)
+    try:
+        for _ in range(7):
+            await database.fetch(statement, values)
+        plans = text("SELECT generic_plans FROM pg_prepared_statements WHERE statement = :sql")
+        rows = await database.fetch(Statement(plans), {"sql": statement.sql})
+    finally:
+        await database.close()
+
+    assert len([row for row in rows if row["generic_plans"] > 0]) == kept
