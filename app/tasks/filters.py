@@ -15,13 +15,24 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from sqlalchemy import ColumnElement, and_, bindparam, cast, or_, true, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Interval,
+    and_,
+    bindparam,
+    cast,
+    literal_column,
+    or_,
+    true,
+    type_coerce,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import String
 
 from app.core.bounds import NO_NUL
 from app.core.schemas import Flag, InputModel, InstantInput, field_refused
+from app.db.types import WholeInstant
 from app.tasks.fields import Tag
 from app.tasks.models import (
     EXTERNAL_ID_MAX_LENGTH,
@@ -212,6 +223,22 @@ def _due_before(values: Values) -> ColumnElement[bool]:
 def _due_after(values: Values) -> ColumnElement[bool]:
     instant, day = values
     return or_(Task.due_at >= instant, Task.due_on >= day)
+
+
+def due_bounds(key: ColumnElement[Any], filters: Iterable[Given]) -> list[ColumnElement[bool]]:
+    """What `due_after` and `due_before` say of the key that sorts by due dates.
+
+    Less exactly than they do, since the key has all days end in UTC: no zone is a day away from it.
+    An index of the key is read from there on, instead of from its beginning.
+    """
+    values = {one.name: type_coerce(one.values[0], WholeInstant()) for one in filters}
+    day = literal_column("interval '1 day'", Interval())
+    bounds = []
+    if "due_after" in values:
+        bounds.append(key >= values["due_after"] - day)
+    if "due_before" in values:
+        bounds.append(key < values["due_before"] + day)
+    return bounds
 
 
 def is_overdue(values: Values) -> ColumnElement[bool]:

@@ -38,7 +38,7 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from app.accounts.credentials import ANY_ACTOR, Actor, credential_is_live
 from app.core.conditions import EntityTags
 from app.db.statements import Statement
-from app.tasks.filters import Given, is_overdue, passes, with_parameters
+from app.tasks.filters import Given, due_bounds, is_overdue, passes, with_parameters
 from app.tasks.models import Task, TaskStatus, title_key
 from app.tasks.ordering import NEWEST_DELETION_FIRST, Ordering, Sort, ordering_of
 from app.tasks.schemas import TaskCreate, TaskRead, TrashedTaskRead
@@ -283,6 +283,11 @@ def select_page(page: Page) -> Statement:
         .order_by(*ordering.order_by())
         .limit(literal_column(str(page.per_page + 1)))
     )
+    if page.sort in {"due", "-due"}:
+        bounds = due_bounds(
+            type_coerce(ordering.key, ordering.type), with_parameters(page.listed.filters or ())
+        )
+        statement = statement.where(*bounds)
     if page.offset:
         statement = statement.offset(bindparam("offset", type_=BigInteger()))
     if page.after:

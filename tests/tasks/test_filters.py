@@ -281,3 +281,29 @@ async def test_any_filters_together_find_what_the_model_finds(alice: Account) ->
         assert await titles(alice, **query) == expected, query
         found_some += bool(expected)
     assert found_some > 15
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Etc/GMT+12", "UTC"])
+async def test_a_list_by_due_dates_has_the_same_tasks_as_any_other(
+    alice: Account, zone: str
+) -> None:
+    for day in (30, 31):
+        await alice.create_task(title=f"on {day}", due_on=f"2026-05-{day}")
+        await alice.create_task(title=f"at {day}", due_at=f"2026-05-{day}T12:00:00Z")
+    await alice.create_task(title="never")
+    for local in ("2026-05-31T00:00:00", "2026-05-31T23:59:59.999999", "2026-06-01T00:00:00"):
+        instant = datetime.fromisoformat(local).replace(tzinfo=ZoneInfo(zone)).isoformat()
+        for name in ("due_after", "due_before"):
+            asked = {name: instant, "time_zone": zone}
+            expected = await titles(alice, **asked)
+            assert await titles(alice, **asked, sort="due") == expected
+            assert await titles(alice, **asked, sort="-due") == expected
+
+
+async def test_the_ends_of_the_calendar_can_bound_a_list_by_due_dates(alice: Account) -> None:
+    await alice.create_task(title="task", due_on="2026-05-30")
+    for sort in ("due", "-due"):
+        found = await titles(
+            alice, due_after="0001-01-01T00:00:00Z", due_before="9999-12-31T00:00:00Z", sort=sort
+        )
+        assert found == {"task"}

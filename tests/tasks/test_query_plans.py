@@ -172,6 +172,27 @@ async def test_a_rare_word_or_tag_is_found_without_a_look_at_the_other_tasks(
     assert scan.get("Rows Removed by Index Recheck", 0) == 0
 
 
+@pytest.mark.parametrize("sort", ["due", "-due"])
+async def test_what_is_due_in_a_month_is_read_from_its_part_of_the_index(
+    filled_database_url: str, sort: str
+) -> None:
+    query = TaskQuery.model_validate(
+        {
+            "sort": sort,
+            "due_after": "2030-05-01T00:00:00Z",
+            "due_before": "2030-06-01T00:00:00Z",
+            "count": False,
+        }
+    )
+    plan = await read_plan(filled_database_url, query)
+
+    assert not [node["Node Type"] for node in plan if "Sort" in node["Node Type"]]
+    (scan,) = [node for node in plan if node.get("Relation Name") == "tasks"]
+    assert scan["Index Name"] == INDEXES[sort]
+    # There is one for every second hour, and no zone is a day away from UTC.
+    assert scan.get("Rows Removed by Filter", 0) <= 12
+
+
 @pytest.mark.parametrize(
     ("fields", "kept"), [({}, 1), ({"q": "common"}, 0), ({"tag": ["common"]}, 0)]
 )
