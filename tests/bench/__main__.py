@@ -208,14 +208,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run(options)
-    except (
-        Unequal,
-        LoadFailed,
-        scale.Refused,
-        SideFailed,
-        ToolFailed,
-        EmbeddedDatabaseError,
-    ) as error:
+    except FAILURES as error:
         sys.exit(f"make bench failed: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -95,6 +95,8 @@ def filters_to_measure(external_id: str) -> dict[str, str]:
         "due_after, few": {"due_after": ago(-45)},
         "due_before": {"due_before": ago(300)},
         "due_before, few": {"due_before": ago(715)},
+        "a month by due": {"sort": "due", "due_after": ago(100), "due_before": ago(70)},
+        "a month by -due": {"sort": "-due", "due_after": ago(600), "due_before": ago(570)},
         "overdue=true": {"overdue": "true"},
         "overdue=false": {"overdue": "false"},
         "created_after": {"created_after": ago(10)},
