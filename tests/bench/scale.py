@@ -53,13 +53,15 @@ def verdicts(found: dict[str, Any]) -> str:
         missed = {key: cell["ratio"] for key, cell in cells.items() if cell["ratio"] > goal}
         told = ", ".join(f"{key} {ratio}x" for key, ratio in missed.items())
         lines.append((name, f"≤{goal}x", "ok" if not missed else f"MISSED: {told}"))
-    p95 = max(one["p95_ms"] for one in found["searches"].values())
+    searches = {name: one["p95_ms"] for name, one in found["searches"].items()}
     rate, ratio = found["batches"]["per_second"], found["total"]["ratio"]
     lines += [
         (
-            "Search of two words, p95 ms",
+            "Search of two words, p95 in ms",
             f"<{SEARCH_MS}",
-            _verdict(p95, met=p95 < SEARCH_MS),
+            "; ".join(
+                f"{name} {_verdict(p95, met=p95 < SEARCH_MS)}" for name, p95 in searches.items()
+            ),
         ),
         ("Page with total / count(*)", f"≤{GOAL_TOTAL}x", _verdict(ratio, met=ratio <= GOAL_TOTAL)),
         ("Batches, tasks a second", f"≥{GOAL_BATCH:,}", _verdict(rate, met=rate >= GOAL_BATCH)),

@@ -43,7 +43,9 @@ class Plan:
     @property
     def rows_read(self) -> int:
         """The rows of tasks that were looked at, in the table or an index, at most in one node."""
-        removed = sum(int(number) for number in _REMOVED.findall(self.text))
+        # What is above the first line on tasks is the look at the credential.
+        on_tasks = self.text[self.text.find(" on tasks") :]
+        removed = sum(int(number) for number in _REMOVED.findall(on_tasks))
         return round(max((rows for _, _, rows in self._nodes()), default=0) + removed)
 
     def faults(self, page: int) -> list[str]:
