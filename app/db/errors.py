@@ -37,7 +37,8 @@ def violated_constraint(error: BaseException) -> str | None:
 
 def sqlstate_of(error: BaseException) -> str:
     """PostgreSQL's code for what went wrong; empty if the fault was found on our side."""
-    return getattr(_of_the_driver(error), "sqlstate", None) or ""
+    refusal = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(refusal, "sqlstate", None) or ""
 
 
 def _passes(error: BaseException) -> bool:

@@ -1,13 +1,14 @@
 """The way to the database: one pool, two ways to use it, and the only place that commits."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, cast
 
 import asyncpg
 from fastapi import Depends, Request
-from sqlalchemy import Executable, NullPool, QueuePool, text
+from sqlalchemy import Executable, NullPool, PoolProxiedConnection, QueuePool, text
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -28,6 +29,16 @@ READINESS_TIMEOUT_SECONDS = 1.5
 REQUEST_TRANSACTION = "taskflow.transaction"
 # How much later than the server, in seconds, we give up on a statement.
 SERVER_IS_GONE_AFTER = 1
+
+
+class _WhenAwaited:
+    """Calls an async function when it is awaited: SQLAlchemy may find that it cannot wait now."""
+
+    def __init__(self, function: Callable[[], Awaitable[object]]) -> None:
+        self._function = function
+
+    def __await__(self) -> Generator[Any, None, object]:
+        return self._function().__await__()
 
 
 def make_engine(
@@ -54,7 +65,8 @@ def make_engine(
 
     return create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,
+        # Its type asks for a coroutine, and any awaitable does.
+        async_creator=lambda: cast("Any", _WhenAwaited(connect)),
         # Parameters hold password hashes and people's texts, which no log should.
         hide_parameters=True,
         **options,
@@ -102,11 +114,8 @@ class Database:
         has no connection to spare.
         """
         arguments = statement.arguments(values)
-        pool = cast("QueuePool", self.engine.sync_engine.pool)
         while True:
-            # Where there is nothing to wait for, SQLAlchemy's way of waiting would take as long as
-            # the query.
-            borrowed = pool.connect() if pool.checkedin() else await self.engine.raw_connection()
+            borrowed = await self._borrow()
             connection: asyncpg.Connection[asyncpg.Record] = borrowed.driver_connection  # type: ignore[assignment]  # typed as optional
             if not connection.is_closed():
                 break
@@ -123,6 +132,17 @@ class Database:
                 borrowed.invalidate()
             else:
                 borrowed.close()
+
+    async def _borrow(self) -> PoolProxiedConnection:
+        """A connection of the pool, to be closed."""
+        pool = cast("QueuePool", self.engine.sync_engine.pool)
+        if pool.checkedin():
+            # One that is open is there at once; SQLAlchemy's way of waiting would take as long as a
+            # query.
+            with suppress(MissingGreenlet):
+                return pool.connect()
+            # It was closed, and has to be waited for.
+        return await self.engine.raw_connection()
 
     def session(self) -> AsyncSession:
         """A session in AUTOCOMMIT; use it as an async context manager."""

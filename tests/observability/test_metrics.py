@@ -109,7 +109,7 @@ async def test_what_clients_invent_makes_no_new_series(
     for _ in range(40):
         name = f"{seed.getrandbits(64):x}"
         await client.request("PROPFIND", f"/{name}", headers={"Host": f"{name}.example"})
-        await client.request(f"X{name}", f"/{name}/{name}", params={name: name})
+        await client.request("LOCK", f"/{name}/{name}", params={name: name})
         await alice.client.get(f"/api/v1/tasks/{seed.getrandbits(40)}")
         await client.get("/api/v1/tasks", headers={"Authorization": f"Bearer {name}"})
     samples = await scrape(client)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Proto
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
@@ -17,7 +16,12 @@ from app.core import tracing
 from app.core.settings import InvalidSettings
 from tests.conftest import NewDatabase
 from tests.observability.collector import Collector, Span, running_collector
-from tests.support import CLEAN_ENVIRONMENT, SECRET_KEY, SSL_CONTEXT, running_service
+from tests.support import (
+    CLEAN_ENVIRONMENT,
+    SECRET_KEY,
+    blocking_client,
+    running_service,
+)
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT_ID = "b7ad6b7169203331"
@@ -54,7 +58,7 @@ def traced(new_database: NewDatabase) -> Iterator[Traced]:
     with (
         running_collector() as collector,
         running_service(url, OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint) as service,
-        httpx.Client(base_url=service.base_url, verify=SSL_CONTEXT) as client,
+        blocking_client(service.base_url) as client,
     ):
         name = {"username": "traced", "email": "traced@example.com"}
         client.post("/api/v1/users", json=name | {"password": PASSWORD})
@@ -256,6 +260,6 @@ def test_a_collector_that_is_away_holds_nothing_up(new_database: NewDatabase) ->
     }
     with running_service(new_database(), **environment) as service:
         for _ in range(20):
-            answer = httpx.get(f"{service.base_url}/nowhere", verify=SSL_CONTEXT)
-            assert answer.status_code == 404
+            with blocking_client(service.base_url) as client:
+                assert client.get("/nowhere").status_code == 404
         assert service.stop() == 0
