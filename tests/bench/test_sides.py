@@ -12,6 +12,7 @@ from tests.bench.data import seed
 from tests.bench.equality import check_answers
 from tests.bench.sides import SIDES, running
 from tests.conftest import NewDatabase
+from tests.contract.conformance import others_answer
 
 
 @pytest.mark.bench
@@ -20,7 +21,7 @@ def test_taskflow_answers_as_the_others_do_and_faster_than_the_conventional_one(
 ) -> None:
     url = new_database()
     people = asyncio.run(seed(url, users=10, tasks=100))
-    with ExitStack() as stack:
+    with others_answer(), ExitStack() as stack:
         sides = [stack.enter_context(running(name, url, tmp_path)) for name in SIDES]
         bench = Bench(sides, people, url)
         assert check_answers(sides, people[0], url, bench.settle) == []

@@ -15,14 +15,15 @@ from app.core.metrics import common_folder
 from app.core.settings import InvalidSettings
 from tests.conftest import NewDatabase
 from tests.observability.support import Samples, requests_of
-from tests.support import SSL_CONTEXT, RunningService, running_service
+from tests.support import RunningService, blocking_client, running_service
 
 POOL_SIZE = 10
 
 
 def get(service: RunningService, path: str) -> httpx.Response:
     """Over a connection of its own: whichever worker takes it answers."""
-    return httpx.get(service.base_url + path, verify=SSL_CONTEXT)
+    with blocking_client(service.base_url) as client:
+        return client.get(path)
 
 
 def scrape(service: RunningService) -> Samples:

@@ -1,8 +1,8 @@
 """The floor: what this Python, these parsers and this database allow, with nothing in between.
 
 Starlette and asyncpg, written by hand for the calls that are timed, and for nothing else: what is
-sent is believed. The statements are taskflow's own, to the letter; `python -m tests.bench` compares
-them. Whom a token belongs to is remembered for good.
+sent is believed. The statements are taskflow's own, to the letter. Whom a token belongs to is
+remembered for good.
 """
 
 import base64
@@ -117,7 +117,7 @@ async def list_tasks(request: Request) -> Response:
     user_id, credential_id = await _actor(request)
     counted = request.query_params.get("count") != "false"
     statement = LIST if counted else LIST_UNCOUNTED
-    rows = await request.app.state.pool.fetch(statement, user_id, credential_id, 21, 0)
+    rows = await request.app.state.pool.fetch(statement, user_id, credential_id)
     total = rows[0][-1] if counted else None
     pages = -(-total // 20) if total is not None else None
     cursor = None
@@ -166,6 +166,7 @@ async def create_task(request: Request) -> Response:
         sent.get("external_id"),
         sent["title"].lower(),
         user_id,
+        "completed",
         credential_id,
     )
     return _task(row, "Task created", 201)
@@ -184,6 +185,7 @@ async def update_task(request: Request) -> Response:
         int(request.path_params["task_id"]),
         user_id,
         credential_id,
+        None,
     )
     return _task(row, "Task updated")
 
