@@ -72,7 +72,7 @@ DOCUMENTED_HEADER: dict[str, Any] = {
                 "maxLength": 2 * IDEMPOTENCY_KEY_MAX_LENGTH + 2,
                 "pattern": _DOCUMENTED_PATTERN,
             },
-            "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+            # Without an example, which Swagger UI would send with every request of a visitor.
         }
     ]
 }
