@@ -16,7 +16,7 @@ SLOW_AFTER_SECONDS = 15
 # A body may take longer if it comes at this rate, in bytes a second.
 SLOW_BELOW_RATE = 4096
 CHECK_EVERY_SECONDS = 5
-# nginx and Apache take 32 and 8 KiB by default; a cursor and a search of 500 characters need 5.
+# A cursor and a search of 500 characters, percent-encoded, need 9.
 MAXIMUM_HEAD_BYTES = 64 * 1024
 # The largest body, 8 MiB, in the smallest chunks; whoever sends more was refused long before.
 MAXIMUM_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -31,7 +31,8 @@ class HTTPProtocol(HttpToolsProtocol):
 
     - RFC 9110, section 7.8: an `Upgrade` that the server does not know is ignored.
     - RFC 9112, section 3.2: a request has one `Host`; else it is answered 400.
-    - A head that does not come within 15 s, or a body that is 15 s behind 4 KiB/s: 408.
+    - A head that does not come within 15 s is answered 408; with a body that is 15 s behind 4 KiB/s
+      the connection is closed.
     - While the process ends, each answer says `Connection: close`, and an idle connection is closed
       after 1 s.
     """
@@ -100,7 +101,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self._receiving = "body"
         self._since = self.loop.time()
         super().on_headers_complete()
-        if self._is_draining:
+        # Behind an `Upgrade` there is no cycle yet, or still the one before.
+        if self._is_draining and not self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
@@ -123,11 +125,12 @@ class HTTPProtocol(HttpToolsProtocol):
             patience += self._received // SLOW_BELOW_RATE
         if self._receiving == "nothing" or self.loop.time() - self._since <= patience:
             self._check_later()
-        elif self._is_idle():
-            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n")
-            self.transport.close()
         else:
-            # The handler waits for the body; it is told that the client has gone.
+            if self._receiving == "head" and self._is_idle():
+                answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n"
+                self.transport.write(answer)
+            # Of a body the handler waits for, which is told that the client has gone; or it has
+            # answered already, and a second answer would be taken for that to another request.
             self.transport.close()
 
     def shutdown(self) -> None:

@@ -144,6 +144,17 @@ async def test_a_body_that_does_not_come_ends_the_connection(impatient: str) -> 
         assert await connection.rest() == b""
 
 
+async def test_a_body_that_does_not_come_behind_an_answer_gets_no_second_answer(
+    impatient: str,
+) -> None:
+    request = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    async with connected(impatient) as connection:
+        await connection.send(request + b"Content-Length: 100\r\n\r\n{")
+        head, _ = await connection.answer()
+        assert head.startswith(b"http/1.1 401 ")
+        assert await connection.rest() == b""
+
+
 async def test_a_body_that_comes_in_drops_ends_the_connection(impatient: str) -> None:
     request = b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     async with connected(impatient) as connection:
@@ -176,16 +187,22 @@ async def test_while_the_service_ends_an_idle_connection_takes_one_more_request(
 ) -> None:
     with contextlib.ExitStack() as service:
         base_url = service.enter_context(served(create_app(settings)))
-        async with connected(base_url) as busy, connected(base_url) as idle:
+        async with (
+            connected(base_url) as busy,
+            connected(base_url) as idle,
+            connected(base_url) as new,
+        ):
             for connection in (busy, idle):
                 await connection.send(HEAD + b"\r\n")
                 assert b"connection: close" not in (await connection.answer())[0]
             ending = asyncio.get_running_loop().run_in_executor(None, service.close)
             await _refuses_connections(base_url)
-            await busy.send(HEAD + b"\r\n")
-            head, _ = await busy.answer()
-            assert head.startswith(b"http/1.1 200 ")
-            assert b"connection: close" in head
+            # An upgrade is no exception, and neither is a connection's first request.
+            for connection, extra in ((busy, b""), (new, UPGRADE)):
+                await connection.send(HEAD + extra + b"\r\n")
+                head, _ = await connection.answer()
+                assert head.startswith(b"http/1.1 200 ")
+                assert b"connection: close" in head
             assert await busy.rest() == b""
             assert await idle.rest() == b""
             await ending
