@@ -42,6 +42,17 @@ def _takes_several(annotation: object) -> bool:
     return get_origin(annotation) is list
 
 
+def parameter_names(model_field: "ModelField") -> dict[str, bool]:
+    """The names of a parameter, or of those in a model of parameters; and which may be repeated."""
+    annotation = model_field.field_info.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {
+            info.alias or name: _takes_several(info.annotation)
+            for name, info in annotation.model_fields.items()
+        }
+    return {model_field.alias: _takes_several(annotation)}
+
+
 class _Parameter:
     """A parameter, or a model of parameters, and where its value is."""
 
@@ -58,15 +69,7 @@ class _Parameter:
         self._required = info.is_required()
         self._default = None if self._required else info.get_default(call_default_factory=True)
         self._location = (place,) if self.is_model or place == "body" else (place, self.alias)
-        self._several = (
-            {
-                info.alias or name
-                for name, info in cast("type[BaseModel]", annotation).model_fields.items()
-                if _takes_several(info.annotation)
-            }
-            if self.is_model
-            else set()
-        )
+        self._names = parameter_names(model_field)
 
     def of_pairs(self, pairs: Pairs) -> Any:  # noqa: ANN401 - not validated yet
         """What the query holds for it; None for nothing."""
@@ -75,7 +78,7 @@ class _Parameter:
             return (values if self.takes_several else values[-1]) if values else None
         found: dict[str, Any] = {}
         for name, value in pairs:
-            if name in self._several:
+            if self._names.get(name):
                 found.setdefault(name, []).append(value)
             else:
                 found[name] = value

@@ -7,7 +7,7 @@ would ignore: unknown and repeated query parameters, and bodies of another media
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, ClassVar, get_origin
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 from anyio import to_thread
@@ -16,13 +16,12 @@ from fastapi.dependencies.models import Dependant
 from fastapi.params import Form
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
-from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.core.bounds import MAXIMUM_ERRORS_SHOWN
-from app.core.endpoints import Endpoint, query_pairs
+from app.core.endpoints import Endpoint, parameter_names, query_pairs
 from app.core.errors import (
     CONFIRM_CREDENTIAL,
     APIError,
@@ -178,7 +177,7 @@ class StrictRoute(APIRoute):
         handle = Endpoint(self.dependant, status_code=self.status_code)
         authenticator = _authenticator(self.dependant)
         scopes = frozenset(_scopes(self.dependant))
-        query_names = dict(_query_names(self.dependant))
+        query_names = _query_names(self.dependant)
         media_types = _media_types(self)
 
         async def handle_strictly(request: Request) -> Response:
@@ -216,16 +215,13 @@ def _scopes(dependant: Dependant) -> Iterator[str]:
         yield from sub.own_oauth_scopes or ()
 
 
-def _query_names(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+def _query_names(dependant: Dependant) -> dict[str, bool]:
     """Each query parameter's name, and whether it may be repeated."""
+    names: dict[str, bool] = {}
     for sub in _dependants(dependant):
         for field in sub.query_params:
-            annotation = field.field_info.annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                for name, info in annotation.model_fields.items():
-                    yield info.alias or name, get_origin(info.annotation) is list
-            else:
-                yield field.alias, get_origin(annotation) is list
+            names |= parameter_names(field)
+    return names
 
 
 def _media_types(route: APIRoute) -> frozenset[str]:
