@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import httpx
 from app.db.programs import apart
 from tests.bench.data import SECRET_KEY
 from tests.sdk.tools import ROOT, TOOLS, install_locked
+from tests.support import blocking_client
 
 HERE = Path(__file__).parent
 PEER_ENVIRONMENT = TOOLS / "bench-peer"
@@ -115,12 +116,13 @@ def running(name: str, database_url: str, folder: Path, **environment: str) -> I
 
 def _wait_until_ready(side: Side, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{side.base_url}/health").status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
+    with blocking_client(side.base_url) as client:
+        while process.poll() is None and time.monotonic() < deadline:
+            with suppress(httpx.TransportError):
+                if client.get("/health").status_code == httpx.codes.OK:
+                    return
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
     raise SideFailed(f"{side.name} did not start and said:\n{log.read_text()[-4000:]}")
 
 
