@@ -1,4 +1,4 @@
-"""The way to the database: one pool, two ways to use it, and the only place that commits."""
+"""The way to the database: one pool, three ways to use it, and the only place that commits."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
