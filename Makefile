@@ -14,7 +14,7 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-sdk endurance bench lint format lock sdk release accept-openapi accept-release audit clean docker-up docker-down
+.PHONY: help install run test test-sdk test-survival endurance bench lint format lock sdk release accept-openapi accept-release audit clean docker-up docker-down
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ endurance: $(STAMP)  ## Run what takes minutes: storms, soaks and large data; on
 
 test-sdk: $(STAMP)  ## Lint the document, and try the client of each language; needs Node, Go, a JDK, Rust
 	@exec $(BIN)/pytest -m sdk -o faulthandler_timeout=300 --durations=0 --durations-min=1 $(PYTEST_ARGS)
+
+test-survival: $(STAMP)  ## Test faults, overload, restarts, several machines; one at a time, in minutes
+	@exec $(BIN)/pytest -m survival --durations=0 --durations-min=1 $(PYTEST_ARGS)
 
 sdk: $(STAMP)  ## Generate clients in six ways into build/sdk; SDK=/some/folder chooses another
 	@exec $(BIN)/python -m tests.sdk.generate $(SDK)

@@ -38,19 +38,26 @@ NEEDS = {
     "clippy": "cargo-clippy",
     "curl": "curl",
     "go": "go",
+    "haproxy": "haproxy",
     "java": "java",
     "maven": "mvn",
+    "nginx": "nginx",
     "node": "npm",
+    "pgbouncer": "pgbouncer",
     "promtool": "promtool",
     "redis": "redis-server",
     "rust": "cargo",
 }
 
 
+# Debian puts servers where an ordinary user's PATH does not look.
+PROGRAMS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what the machine cannot run, with the reason; REQUIRE_ALL=1 makes that a failure."""
     for marker, program in NEEDS.items():
-        if item.get_closest_marker(marker) and shutil.which(program) is None:
+        if item.get_closest_marker(marker) and shutil.which(program, path=PROGRAMS) is None:
             message = f"needs {program}, which is not installed"
             if os.environ.get("REQUIRE_ALL") == "1":
                 pytest.fail(message)
