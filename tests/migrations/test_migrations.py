@@ -88,6 +88,14 @@ async def test_models_and_migrations_agree(template_url: str) -> None:
     assert len(in_models) == 12
 
 
+async def test_no_function_is_in_sql_which_each_write_would_plan_anew(template_url: str) -> None:
+    in_sql = """
+        SELECT count(*) FROM pg_proc JOIN pg_language ON pg_language.oid = prolang
+        WHERE pronamespace = 'public'::regnamespace AND lanname = 'sql'
+    """
+    assert await counted(template_url, in_sql) == 0
+
+
 # Forked from one process, the nodes import nothing, and so come close together.
 NODES = """
 import multiprocessing, sys
