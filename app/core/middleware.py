@@ -97,7 +97,6 @@ class RequestMiddleware:
         # The server keeps its own scope: it must go on knowing that HEAD has no body.
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
         scope["taskflow.request_id"] = request_id
-        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, address=client_address(scope))
         name_request(request_id)
         self.metrics.active += 1

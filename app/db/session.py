@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 
 import asyncpg
 from fastapi import Depends, Request
+from pydantic_core import from_json
 from sqlalchemy import Executable, NullPool, PoolProxiedConnection, QueuePool, text
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import (
@@ -69,6 +70,8 @@ def make_engine(
         async_creator=lambda: cast("Any", _WhenAwaited(connect)),
         # Parameters hold password hashes and people's texts, which no log should.
         hide_parameters=True,
+        # A list decodes the metadata of each task; this takes a fifth of the time of json.loads.
+        json_deserializer=from_json,
         **options,
     )
 

@@ -125,6 +125,8 @@ class Task(Base):
             "(status = 'completed') = (completed_at IS NOT NULL)", name="completed_at_if_completed"
         ),
         CheckConstraint("version >= 1", name="version_from_one"),
+        # Filters rely on it.
+        CheckConstraint("updated_at >= created_at", name="updated_at_from_created_at"),
         CheckConstraint(f"cardinality(tags) <= {MAXIMUM_TAGS}", name="tags_number"),
         CheckConstraint(
             "array_position(tags, '') IS NULL AND array_position(tags, NULL) IS NULL",

@@ -1,6 +1,6 @@
 """Every statement on tasks. Each is guarded: no row is seen or written for an ended credential."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -38,7 +38,7 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from app.accounts.credentials import ANY_ACTOR, Actor, credential_is_live
 from app.core.conditions import EntityTags
 from app.db.statements import Statement
-from app.tasks.filters import Given, due_bounds, is_overdue, passes, with_parameters
+from app.tasks.filters import Given, is_overdue, passes, with_parameters
 from app.tasks.models import Task, TaskStatus, title_key
 from app.tasks.ordering import NEWEST_DELETION_FIRST, Ordering, Sort, ordering_of
 from app.tasks.schemas import TaskCreate, TaskRead, TrashedTaskRead
@@ -218,9 +218,11 @@ def put_task(
     return upsert.returning(*READ, literal_column("tasks.xmax = 0", Boolean).label("is_new"))
 
 
-def matching(actor: Actor, filters: Iterable[Given]) -> ColumnElement[bool]:
+def matching(
+    actor: Actor, filters: Sequence[Given], due_key: ColumnElement[Any] | None = None
+) -> ColumnElement[bool]:
     """The actor's tasks outside the trash that pass the filters."""
-    return and_(visible_to(actor), passes(filters))
+    return and_(visible_to(actor), passes(filters, due_key))
 
 
 def _in_trash(actor: Actor) -> ColumnElement[bool]:
@@ -237,10 +239,11 @@ class Listed:
 
     filters: tuple[Given, ...] | None
 
-    def among(self) -> ColumnElement[bool]:
+    def among(self, due_key: ColumnElement[Any] | None = None) -> ColumnElement[bool]:
+        """Whether a task is listed; `due_key` is what the list is sorted by if by due dates."""
         if self.filters is None:
             return _in_trash(ANY_ACTOR)
-        return matching(ANY_ACTOR, with_parameters(self.filters))
+        return matching(ANY_ACTOR, with_parameters(self.filters), due_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,30 +275,26 @@ def select_page(page: Page) -> Statement:
     each request. With filters the plan depends on how frequent their values are: to collect all
     tasks that hold a word and sort them is best for a rare one, and takes seconds for "the".
     """
-    among = page.listed.among()
     ordering = page.ordering
+    by_due = page.sort in {"due", "-due"}
+    among = page.listed.among(type_coerce(ordering.key, ordering.type) if by_due else None)
     chosen = READ_IN_TRASH if page.listed.filters is None else READ
     # In one statement, so that the total and the page are of the same moment.
-    total = count_of(among).scalar_subquery() if page.counted else null()
+    total = count_of(page.listed.among()).scalar_subquery() if page.counted else null()
     statement = (
         select(*chosen, total.label("total"))
         .where(among)
         .order_by(*ordering.order_by())
         .limit(literal_column(str(page.per_page + 1)))
     )
-    if page.sort in {"due", "-due"}:
-        bounds = due_bounds(
-            type_coerce(ordering.key, ordering.type), with_parameters(page.listed.filters or ())
-        )
-        statement = statement.where(*bounds)
     if page.offset:
         statement = statement.offset(bindparam("offset", type_=BigInteger()))
     if page.after:
-        key: ColumnElement[Any] = bindparam("after_key", type_=ordering.type)
+        position: ColumnElement[Any] = bindparam("after_key", type_=ordering.type)
         if page.infinity is not None:
-            key = ordering.literal(page.infinity)
+            position = ordering.literal(page.infinity)
         task_id = bindparam("after_id", type_=Task.id.type)
-        statement = statement.where(ordering.is_after(key, task_id))
+        statement = statement.where(ordering.is_after(position, task_id))
     return Statement(statement, planned_anew=bool(page.listed.filters))
 
 

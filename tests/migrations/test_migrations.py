@@ -85,7 +85,7 @@ async def test_models_and_migrations_agree(template_url: str) -> None:
         if str(constraint.name).startswith("ck_")
     }
     assert in_database == in_models
-    assert len(in_models) == 12
+    assert len(in_models) == 13
 
 
 async def test_no_function_is_in_sql_which_each_write_would_plan_anew(template_url: str) -> None:

@@ -41,7 +41,8 @@ def filled_database_url(new_database: NewDatabase) -> str:
         " (CASE WHEN n % 99 = 0 THEN 'critical' ELSE 'low' END)::task_priority,"
         " CASE WHEN n % 100 <> 0 THEN now() END, now() - n * interval '1 s',"
         " now() + n * interval '1 s',"
-        " CASE WHEN n % 2 = 0 THEN '2030-01-01'::timestamptz + n * interval '1 h' END,"
+        " CASE WHEN n % 2 = 0"
+        " THEN '2030-01-01'::timestamptz + (1 + (n - 1) % 6000) * interval '1 h' END,"
         " CASE WHEN n % 1200 = 7 THEN ARRAY['rare'] ELSE ARRAY['common'] END"
         " FROM generate_series(1, 12000) n",
         "VACUUM ANALYZE tasks",
@@ -81,13 +82,15 @@ SORTS = [
 ]
 
 
-async def read_plan(url: str, query: TaskQuery, position: list[Any] | None = None) -> list[Any]:
+async def read_plan(
+    url: str, query: TaskQuery, position: list[Any] | None = None, *, counted: bool = False
+) -> list[Any]:
     filters = given(query)
     page = queries.Page(
         queries.Listed(without_values(filters)),
         query.sort,
         query.per_page,
-        counted=False,
+        counted=counted,
         offset=query.offset > 0,
         after=position is not None,
     )
@@ -191,6 +194,43 @@ async def test_what_is_due_in_a_month_is_read_from_its_part_of_the_index(
     assert scan["Index Name"] == INDEXES[sort]
     # There is one for every second hour, and no zone is a day away from UTC.
     assert scan.get("Rows Removed by Filter", 0) <= 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "index"),
+    [
+        ({"due_before": "2030-01-01T10:00:00Z"}, "ix_tasks_owner_id_due_ascending"),
+        ({"due_after": "2030-09-07T18:00:00Z"}, "ix_tasks_owner_id_due_descending"),
+    ],
+)
+@pytest.mark.parametrize("count", [False, True])
+async def test_few_due_dates_are_found_without_a_walk_through_the_other_tasks(
+    filled_database_url: str, fields: dict[str, Any], index: str, *, count: bool
+) -> None:
+    query = TaskQuery.model_validate(fields | {"count": False})
+    plan = await read_plan(filled_database_url, query, counted=count)
+
+    indexes = [node["Index Name"] for node in plan if "Index Name" in node]
+    assert [name for name in indexes if "tasks" in name] == [index] * (1 + count)
+    scans = [node for node in plan if node.get("Relation Name") == "tasks"]
+    assert {scan["Actual Rows"] for scan in scans} == {4}
+
+
+@pytest.mark.parametrize(
+    ("fields", "bounded"),
+    [
+        ({"updated_before": "2026-01-01T00:00:00Z", "sort": "-created_at"}, "created_at <"),
+        ({"created_after": "2026-01-01T00:00:00Z", "sort": "updated_at"}, "updated_at >="),
+    ],
+)
+async def test_a_moment_bounds_the_walk_in_the_order_of_the_other_moment(
+    filled_database_url: str, fields: dict[str, Any], bounded: str
+) -> None:
+    query = TaskQuery.model_validate(fields | {"count": False})
+    plan = await read_plan(filled_database_url, query)
+
+    (scan,) = [node for node in plan if node.get("Relation Name") == "tasks"]
+    assert bounded in scan["Index Cond"]
 
 
 @pytest.mark.parametrize(

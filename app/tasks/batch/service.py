@@ -1,6 +1,5 @@
 """Running a batch: everything in a handful of statements, however many operations there are."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ from app.core.responses import FieldError, FieldErrorCode
 from app.db.errors import sqlstate_of, violated_constraint
 from app.db.session import Session
 from app.tasks.batch import queries
+from app.tasks.batch.documents import stored_size
 from app.tasks.batch.schemas import (
     CreateOperation,
     Operation,
@@ -97,7 +97,7 @@ async def _attempt(
             results.append(_failed(index, error))
         else:
             status = 201 if isinstance(operation, CreateOperation) else 200
-            data = None if row is None else TaskRead.model_validate(row)
+            data = None if row is None else TaskRead.of_row(row)
             results.append(OperationResult(index=index, status=status, data=data))
     await _write(session, actor, workspace)
     return results
@@ -165,7 +165,7 @@ def _portions(tasks: Sequence[T], row_of: Callable[[T], Row]) -> Iterator[list[T
     for task in tasks:
         portion.append(task)
         row = row_of(task)
-        characters += len(row["description"]) + len(json.dumps(row["metadata"]))
+        characters += len(row["description"]) + stored_size(row["metadata"])
         if characters >= CHARACTERS_AT_ONCE:
             yield portion
             portion, characters = [], 0
