@@ -56,7 +56,7 @@ accept-release: accept-openapi  ## The same, and as that of the release, which l
 	@cp tests/contract/openapi.json tests/contract/released.json
 	@git --no-pager diff --stat -- tests/contract/released.json
 
-bench: $(STAMP)  ## Compare the speed with other services, in 8 minutes; needs wrk. BENCH_ARGS=--help
+bench: $(STAMP)  ## Compare the speed with other services, in 11 minutes; needs wrk. BENCH_ARGS=--help
 	@exec $(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 lint: $(STAMP)  ## Check style, types, import directions, workflows and compose.yaml

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from tests.bench.calls import SHORT_NAMES
@@ -17,7 +18,7 @@ GOAL_TAIL = 4.0
 
 # The slices of each round by side, by call.
 Rounds = Mapping[str, Mapping[str, Sequence[Slice]]]
-Latencies = Mapping[str, Mapping[str, Paced]]
+Latencies = Mapping[str, Mapping[str, Sequence[Paced]]]
 Figures = dict[str, dict[str, Any]]
 
 
@@ -43,7 +44,8 @@ def figures_of(rounds: Rounds, latencies: Latencies) -> Figures:
         }
         for side, paced in latencies.get(call, {}).items():
             figures[call][side]["at_half_load"] = {
-                name: round(value, 2) for name, value in vars(paced).items()
+                field.name: round(statistics.median(getattr(one, field.name) for one in paced), 2)
+                for field in fields(Paced)
             }
         for other in ("peer", "floor"):
             if other in slices and "taskflow" in slices:
