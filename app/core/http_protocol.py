@@ -11,6 +11,8 @@ from typing import Any, Literal, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.core.http_cycle import Cycle
+
 # What a client has for the head of a request, and as long again for the body.
 SLOW_AFTER_SECONDS = 15
 # A body may take longer if it comes at this rate, in bytes a second.
@@ -101,6 +103,9 @@ class HTTPProtocol(HttpToolsProtocol):
         self._receiving = "body"
         self._since = self.loop.time()
         super().on_headers_complete()
+        if self.cycle is not None:
+            # Uvicorn lets nobody choose the class. The request has not begun yet.
+            self.cycle.__class__ = Cycle
         # Behind an `Upgrade` there is no cycle yet, or still the one before.
         if self._is_draining and not self.parser.should_upgrade():
             self.cycle.keep_alive = False

@@ -1,0 +1,92 @@
+"""A request and its answer on a connection: uvicorn's, but that answers are sent in one piece."""
+
+from http import HTTPStatus
+
+from starlette.types import Message
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+
+
+class Cycle(RequestResponseCycle):
+    """Keeps the head of an answer back until there is something of its body.
+
+    Uvicorn writes the two one after the other, which are two packets for the kernel and two events
+    for the client, and looks at each byte of each header with regular expressions.
+    """
+
+    _head = b""
+
+    async def send(self, message: Message) -> None:  # type: ignore[override]  # Starlette's type
+        """Send a part of the answer, as ASGI has it.
+
+        Raises `RuntimeError` for parts out of order, for a body that is not as long as it is said
+        to be, and for line breaks in headers.
+        """
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start" and not self.response_started:
+            self._start(message)
+        elif message["type"] == "http.response.body" and self.response_started:
+            self._continue(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            raise RuntimeError(f"{message['type']} is out of order")
+
+    def _start(self, message: Message) -> None:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        status = message["status"]
+        headers = [*self.default_headers, *message.get("headers", ())]
+        lines = [STATUS_LINE[status]]
+        closes = False
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+            elif name == b"connection" and value.lower() == b"close":
+                closes = True
+        if closes:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        if (
+            self.chunked_encoding is None
+            and self.scope["method"] != "HEAD"
+            and status not in WITHOUT_BODY
+        ):
+            self.chunked_encoding = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        self._head = b"".join(lines)
+        # One ends each line. Those of a header have four parts, others have one.
+        breaks = len(lines) - 3 * len(headers)
+        if not self._head.count(b"\r") == self._head.count(b"\n") == breaks:
+            raise RuntimeError("a header holds a line break")
+
+    def _continue(self, body: bytes, *, more: bool) -> None:
+        if self.response_complete:
+            raise RuntimeError("the answer is complete already")
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+            body = b""
+        elif self.chunked_encoding:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            body += b"" if more else b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("the body is longer than Content-Length")
+        self.transport.write(self._head + body)
+        self._head = b""
+        if more:
+            return
+        if self.expected_content_length:
+            raise RuntimeError("the body is shorter than Content-Length")
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
