@@ -230,12 +230,16 @@ def run_sql(database_url: str, *statements: str) -> None:
 
 
 class RunningService:
-    """A `taskflow serve` of its own process group, started as an operator starts it."""
+    """A `taskflow serve` of its own process group, started as an operator starts it.
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    On a port of its own unless told which.
+    """
+
+    def __init__(self, environment: dict[str, str], log: Path, *, port: int = 0) -> None:
+        if not port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
         self.base_url = f"http://127.0.0.1:{port}"
         self._log = log
         self._output = ""
@@ -276,8 +280,10 @@ class RunningService:
 
 
 @contextlib.contextmanager
-def running_service(database_url: str, **environment: str) -> Iterator[RunningService]:
-    """A production service on `database_url`, ready, and stopped at the end."""
+def running_service(
+    database_url: str, *, port: int = 0, wait: bool = True, **environment: str
+) -> Iterator[RunningService]:
+    """A production service on `database_url`, ready unless told not to wait, stopped at the end."""
     with tempfile.TemporaryDirectory() as folder:
         service = RunningService(
             {
@@ -287,9 +293,11 @@ def running_service(database_url: str, **environment: str) -> Iterator[RunningSe
                 **environment,
             },
             Path(folder) / "log",
+            port=port,
         )
         try:
-            service.wait_until_ready()
+            if wait:
+                service.wait_until_ready()
             yield service
             service.stop()
             service.output()
