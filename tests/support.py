@@ -281,9 +281,9 @@ class RunningService:
 
 @contextlib.contextmanager
 def running_service(
-    database_url: str, *, port: int = 0, wait: bool = True, **environment: str
+    database_url: str, port: int = 0, /, **environment: str
 ) -> Iterator[RunningService]:
-    """A production service on `database_url`, ready unless told not to wait, stopped at the end."""
+    """A production service on `database_url`, ready, and stopped at the end."""
     with tempfile.TemporaryDirectory() as folder:
         service = RunningService(
             {
@@ -296,8 +296,7 @@ def running_service(
             port=port,
         )
         try:
-            if wait:
-                service.wait_until_ready()
+            service.wait_until_ready()
             yield service
             service.stop()
             service.output()
