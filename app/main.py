@@ -53,10 +53,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with regular_purge(app.state.database, settings), metrics.published():
+        database: Database = app.state.database
+        async with database.watched(), regular_purge(database, settings), metrics.published():
             yield
         await app.state.rate_limiter.close()
-        await app.state.database.close()
+        await database.close()
         if tracer_provider is not None:
             await stop_tracing(tracer_provider)
 

@@ -4,9 +4,10 @@ It is done on asyncpg's own connection, which every statement passes, whoever se
 """
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 from prometheus_client import Histogram
@@ -33,14 +34,24 @@ BY_PREFIX = {name[:4]: name for name in NAMES}
 SECONDS: dict[str, Histogram] = {name: OPERATIONS.labels(name) for name in (*NAMES, PREPARE, OTHER)}
 
 
-async def measured(name: str, text: str, work: Awaitable[Result]) -> Result:
+async def measured(
+    connection: "MeasuredConnection", name: str, text: str, work: Awaitable[Result]
+) -> Result:
     """Await what the database does for a statement, called `name` in metrics and traces."""
     started = perf_counter()
     try:
         if not is_traced():
-            return await work
-        with statement_span(name, text):
-            return await work
+            result = await work
+        else:
+            with statement_span(name, text):
+                result = await work
+    except asyncpg.ReadOnlySQLTransactionError:
+        # Another server may be the primary by now, to which the next connection leads.
+        connection.terminate()
+        raise
+    else:
+        connection.answers += 1
+        return result
     finally:
         SECONDS[name].observe(perf_counter() - started)
 
@@ -53,16 +64,21 @@ def operation_name(text: str) -> str:
 class MeasuredStatement:
     """A prepared statement. Its cursors are opened by `await`, and what they fetch is not seen."""
 
-    def __init__(self, prepared: "asyncpg.prepared_stmt.PreparedStatement[Any]") -> None:
+    def __init__(
+        self,
+        connection: "MeasuredConnection",
+        prepared: "asyncpg.prepared_stmt.PreparedStatement[Any]",
+    ) -> None:
+        self._connection = connection
         self._prepared = prepared
         self._text = prepared.get_query()
         self._name = operation_name(self._text)
 
     def fetch(self, *args: Any) -> Awaitable[Any]:  # noqa: ANN401 - asyncpg's own
-        return measured(self._name, self._text, self._prepared.fetch(*args))
+        return measured(self._connection, self._name, self._text, self._prepared.fetch(*args))
 
     def cursor(self, *args: Any) -> Awaitable[Any]:  # noqa: ANN401 - asyncpg's own
-        return measured(self._name, self._text, self._prepared.cursor(*args))
+        return measured(self._connection, self._name, self._text, self._prepared.cursor(*args))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - asyncpg's own
         return getattr(self._prepared, name)
@@ -71,29 +87,34 @@ class MeasuredStatement:
 class MeasuredConnection(Connection):
     """A connection whose statements are counted, timed and traced."""
 
+    server: object = None
+    """Which of the URL's servers it leads to."""
+    answers = 0
+    """How many statements have succeeded."""
+
     async def prepare(self, query: str, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's own
-        prepared = await measured(PREPARE, query, super().prepare(query, **options))
-        return MeasuredStatement(prepared)
+        prepared = await measured(self, PREPARE, query, super().prepare(query, **options))
+        return MeasuredStatement(self, prepared)
 
     async def execute(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's own
         work = super().execute(query, *args, **options)
-        return await measured(operation_name(query), query, work)
+        return await measured(self, operation_name(query), query, work)
 
     async def executemany(self, command: str, args: Any, **options: Any) -> None:  # noqa: ANN401 - asyncpg's own
         work = super().executemany(command, args, **options)
-        return await measured(operation_name(command), command, work)
+        return await measured(self, operation_name(command), command, work)
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's own
         work = super().fetch(query, *args, **options)
-        return await measured(operation_name(query), query, work)
+        return await measured(self, operation_name(query), query, work)
 
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's own
         work = super().fetchrow(query, *args, **options)
-        return await measured(operation_name(query), query, work)
+        return await measured(self, operation_name(query), query, work)
 
     async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's own
         work = super().fetchval(query, *args, **options)
-        return await measured(operation_name(query), query, work)
+        return await measured(self, operation_name(query), query, work)
 
 
 # As quiet as SQLAlchemy's own pools.
@@ -101,19 +122,55 @@ logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):
-    """A pool that knows how many wait for a connection of it."""
+    """A pool that knows how many wait for a connection of it, and where its connections lead."""
 
     awaited = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own
+        super().__init__(*args, **options)
+        self._entries: WeakSet[ConnectionPoolEntry] = WeakSet()
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        entry = super()._create_connection()
+        self._entries.add(entry)
+        return entry
 
     def _do_get(self) -> ConnectionPoolEntry:
         self.awaited += 1
         try:
-            return super()._do_get()
+            entry = super()._do_get()
         except PoolTimeoutError:
             CONNECTION_TIMEOUTS.inc()
             raise
         finally:
             self.awaited -= 1
+        connection: MeasuredConnection | None = entry.driver_connection
+        if connection is not None and connection.is_closed():
+            # The server went away while it was idle. Softly: it is opened anew before it is used.
+            entry.invalidate(soft=True)
+        return entry
+
+    def _connections_to(self, server: object) -> Iterator[MeasuredConnection]:
+        for entry in list(self._entries):
+            connection: MeasuredConnection | None = entry.driver_connection
+            if connection is not None and connection.server == server:
+                yield connection
+
+    def answers_of(self, server: object) -> int:
+        """How many statements have succeeded on the connections there are to this server."""
+        return sum(connection.answers for connection in self._connections_to(server))
+
+    def uses(self, server: object) -> bool:
+        """Whether somebody has a connection to this server."""
+        return any(
+            entry.in_use and getattr(entry.driver_connection, "server", None) == server
+            for entry in list(self._entries)
+        )
+
+    def end_all_to(self, server: object) -> None:
+        """End the connections to this server; who waits for an answer on one gets an error."""
+        for connection in self._connections_to(server):
+            connection.terminate()
 
     def state(self) -> PoolState:
         return PoolState(

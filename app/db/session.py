@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Annotated, Any, cast
 
 import asyncpg
@@ -21,6 +21,7 @@ from app.core.metrics import PoolState
 from app.core.settings import Settings
 from app.db.errors import report
 from app.db.instrumentation import MeasuredConnection, MeasuredPool
+from app.db.servers import Server, Servers, watched
 from app.db.statements import Statement
 
 Rows = Sequence[Mapping[str, Any]]
@@ -48,21 +49,28 @@ def make_engine(
     connect_timeout: float,
     command_timeout: float | None = None,
     settings: dict[str, str],
+    servers: Servers | None = None,
     **options: Any,  # noqa: ANN401 - SQLAlchemy's own
 ) -> AsyncEngine:
     """An engine over asyncpg, which reads the URL itself and so knows all parameters of libpq.
 
-    The timeouts are in seconds, `settings` are the server's, `options` are SQLAlchemy's.
+    The timeouts are in seconds, `settings` are the server's, `options` are SQLAlchemy's. Engines
+    that share `servers` share what is known about them.
     """
+    known = servers or Servers(database_url)
 
-    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+    async def open_one(server: Server, seconds: float) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(
             database_url,
-            timeout=connect_timeout,
+            **server._asdict(),
+            timeout=seconds,
             command_timeout=command_timeout,
             connection_class=MeasuredConnection,
             server_settings={"application_name": "taskflow", "timezone": "UTC", **settings},
         )
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await known.connect(open_one, seconds=connect_timeout)
 
     return create_async_engine(
         "postgresql+asyncpg://",
@@ -95,8 +103,10 @@ class Database:
             "command_timeout": limit + SERVER_IS_GONE_AFTER,
             "isolation_level": "AUTOCOMMIT",
         }
+        self._url = settings.required_database_url
+        common["servers"] = self._servers = Servers(self._url)
         self.engine = make_engine(
-            settings.required_database_url,
+            self._url,
             poolclass=MeasuredPool,
             pool_size=settings.database_pool_size,
             max_overflow=0,
@@ -104,7 +114,7 @@ class Database:
             **common,
         )
         # Readiness asks the database and not the pool: a busy node is no dead one.
-        self._probe = make_engine(settings.required_database_url, poolclass=NullPool, **common)
+        self._probe = make_engine(self._url, poolclass=NullPool, **common)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._transactions = async_sessionmaker(
             self.engine.execution_options(isolation_level="READ COMMITTED"), expire_on_commit=False
@@ -117,13 +127,8 @@ class Database:
         has no connection to spare.
         """
         arguments = statement.arguments(values)
-        while True:
-            borrowed = await self._borrow()
-            connection: asyncpg.Connection[asyncpg.Record] = borrowed.driver_connection  # type: ignore[assignment]  # typed as optional
-            if not connection.is_closed():
-                break
-            # The server went away while the connection was idle.
-            borrowed.invalidate()
+        borrowed = await self._borrow()
+        connection: asyncpg.Connection[asyncpg.Record] = borrowed.driver_connection  # type: ignore[assignment]  # typed as optional
         try:
             if statement.planned_anew:
                 # One that is kept would get a plan for all values after its fifth use.
@@ -157,12 +162,24 @@ class Database:
         async with self._transactions.begin() as session:
             yield session
 
-    def pool_state(self) -> PoolState:
-        """How the pool is used at the moment."""
+    @property
+    def pool(self) -> MeasuredPool:
         pool = self.engine.pool
         # SQLAlchemy makes the pool, of the class that it is told.
         assert isinstance(pool, MeasuredPool)  # noqa: S101 - tells the type
-        return pool.state()
+        return pool
+
+    def pool_state(self) -> PoolState:
+        """How the pool is used at the moment."""
+        return self.pool.state()
+
+    def watched(self) -> AbstractAsyncContextManager[None]:
+        """While the block runs, whoever waits for a server that says nothing is told so."""
+
+        async def open_one(server: Server, seconds: float) -> "asyncpg.Connection[asyncpg.Record]":
+            return await asyncpg.connect(self._url, **server._asdict(), timeout=seconds)
+
+        return watched(self._servers, self.pool, open_one)
 
     async def is_ready(self) -> bool:
         """Whether the database answers within 1.5 seconds, and was ever migrated."""

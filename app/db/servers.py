@@ -1,0 +1,143 @@
+"""The servers that a URL names: which one to connect to, and which of them say nothing any more."""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
+
+import asyncpg
+import structlog
+
+from app.db.instrumentation import MeasuredConnection, MeasuredPool
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+# Twice the first and once the second are less than the two seconds within which clients are told.
+LOOK_EVERY_SECONDS = 0.25
+ANSWER_WITHIN_SECONDS = 1.0
+HOST_AND_PORT = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d+))?")
+
+log = structlog.stdlib.get_logger("taskflow.database")
+
+
+class Silent(ConnectionError):
+    """No server answers, which was found out before."""
+
+
+class NoSuitableServer(ConnectionError):
+    """None of the servers is what `target_session_attrs` asks for."""
+
+
+class Server(NamedTuple):
+    """One of several that a URL names; of a single one asyncpg knows by itself where it is."""
+
+    host: str | None = None
+    port: int | None = None
+
+
+Open = Callable[[Server, float], Awaitable["Connection"]]
+
+
+class Servers:
+    """The servers of a URL in their order, and which of them were found to be silent."""
+
+    def __init__(self, url: str) -> None:
+        self.all = _servers_of(url)
+        self.silent: set[Server] = set()
+        self.opening: Counter[Server] = Counter()
+        """How many connections are just being opened."""
+
+    async def connect(self, open_one: Open, *, seconds: float) -> "Connection":
+        """A connection to the first that will do. Each has its part of the time.
+
+        asyncpg by itself would let a server that hangs use up the time of those after it.
+        """
+        failure: Exception = Silent()
+        for server in self.all:
+            if server in self.silent:
+                continue
+            self.opening[server] += 1
+            try:
+                connection = await open_one(server, seconds / len(self.all))
+            except asyncpg.TargetServerAttributeNotMatched:
+                failure = NoSuitableServer()
+            except (OSError, asyncpg.CannotConnectNowError) as error:
+                failure = error
+            else:
+                if isinstance(connection, MeasuredConnection):
+                    connection.server = server
+                return connection
+            finally:
+                self.opening[server] -= 1
+        raise failure
+
+
+def _servers_of(url: str) -> Sequence[Server]:
+    authority = re.split(r"[/?]", url.partition("://")[2], maxsplit=1)[0]
+    found = [HOST_AND_PORT.fullmatch(part) for part in authority.rpartition("@")[2].split(",")]
+    if len(found) == 1:
+        return [Server()]
+    return [
+        Server(unquote(one[1] or one[2]) or None, int(one[3]) if one[3] else None)
+        for one in found
+        if one is not None
+    ]
+
+
+@asynccontextmanager
+async def watched(servers: Servers, pool: MeasuredPool, open_one: Open) -> AsyncIterator[None]:
+    """While the block runs, end the pool's connections to servers that say nothing any more.
+
+    A server is silent if no statement returns while some are under way, and a new connection gets
+    no answer either. It is not for being slow: meanwhile it answers others.
+    """
+    watches = [
+        asyncio.create_task(_watch(server, servers, pool, open_one)) for server in servers.all
+    ]
+    try:
+        yield
+    finally:
+        for watch in watches:
+            watch.cancel()
+        await asyncio.wait(watches)
+
+
+async def _watch(server: Server, servers: Servers, pool: MeasuredPool, open_one: Open) -> None:
+    seen = pool.answers_of(server)
+    while True:
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+        before, seen = seen, pool.answers_of(server)
+        if server in servers.silent:
+            if await _answers(server, open_one):
+                servers.silent.discard(server)
+                log.warning("database_answers", host=server.host)
+        elif before == seen and (servers.opening[server] or pool.uses(server)):
+            if await _answers(server, open_one) or pool.answers_of(server) != seen:
+                continue
+            servers.silent.add(server)
+            log.error("database_silent", host=server.host)
+            pool.end_all_to(server)
+
+
+async def _answers(server: Server, open_one: Open) -> bool:
+    """Whether the server says anything at all, if only that it takes no more connections."""
+    asking = asyncio.create_task(_ask(server, open_one))
+    # Not asyncio.timeout(): it would wait for the connection to close, which takes a server.
+    await asyncio.wait({asking}, timeout=ANSWER_WITHIN_SECONDS)
+    if not asking.done():
+        asking.cancel()
+        return False
+    # What else may be wrong, such as too many open files of our own, says nothing of the server.
+    return not isinstance(asking.exception(), ConnectionError | TimeoutError)
+
+
+async def _ask(server: Server, open_one: Open) -> None:
+    connection = await open_one(server, ANSWER_WITHIN_SECONDS)
+    try:
+        await connection.execute("SELECT 1")
+    finally:
+        connection.terminate()
