@@ -3,15 +3,23 @@
 import asyncio
 
 from sqlalchemy import Connection, pool
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from alembic import context
 from app.core.settings import load_settings
+from app.db.errors import LOCK_NOT_AVAILABLE, sqlstate_of
 from app.db.registry import metadata
 from app.db.session import make_engine
 
 # Any constant will do, as long as every node takes the same one.
 MIGRATION_LOCK = 7_242_001
 CONNECT_TIMEOUT_SECONDS = 10
+# While a migration waits for a table, everybody else waits behind it: so for less than a request
+# waits for a connection.
+LOCK_TIMEOUT = "500ms"
+LOCK_ATTEMPTS = 30
+SECONDS_BETWEEN_ATTEMPTS = 1
 
 
 def _database_url() -> str:
@@ -30,7 +38,27 @@ def _migrate(connection: Connection) -> None:
         # Nodes that are rolled out together all migrate: the first does it, the others wait here
         # and then find nothing left to do.
         context.execute(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        context.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         context.run_migrations()
+
+
+async def _migrate_when_tables_are_free(connection: AsyncConnection) -> None:
+    """Begin again, after a pause for others, when a table is locked for too long."""
+    for _ in range(LOCK_ATTEMPTS):
+        try:
+            await connection.run_sync(_migrate)
+            await connection.commit()
+        except DBAPIError as error:
+            if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+                raise
+            await connection.rollback()
+            await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)
+        else:
+            return
+    raise SystemExit(
+        "taskflow: another session keeps a table locked, such as a long transaction. Nothing was "
+        "migrated; pg_stat_activity tells which. Then run it again."
+    )
 
 
 async def _migrate_online() -> None:
@@ -42,8 +70,7 @@ async def _migrate_online() -> None:
     )
     try:
         async with engine.connect() as connection:
-            await connection.run_sync(_migrate)
-            await connection.commit()
+            await _migrate_when_tables_are_free(connection)
     finally:
         await engine.dispose()
 

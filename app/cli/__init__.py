@@ -13,7 +13,6 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import __version__
@@ -36,7 +35,7 @@ from app.core.logging import configure_logging
 from app.core.metrics import common_folder
 from app.core.security import PasswordHasher
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
-from app.db.errors import as_error
+from app.db.errors import DATABASE_ERRORS, as_error
 from app.db.migrations import migrate as migrate_database
 from app.db.programs import EmbeddedDatabaseError
 from app.main import create_app
@@ -87,7 +86,7 @@ def main() -> None:
         sys.exit("taskflow: arguments and passwords must be in UTF-8.")
     except (InvalidSettings, EmbeddedDatabaseError) as error:
         sys.exit(str(error))
-    except (SQLAlchemyError, OSError, TimeoutError) as error:
+    except DATABASE_ERRORS as error:
         if not isinstance(as_error(error), DatabaseUnavailable):
             raise
         sys.exit("taskflow: the database does not answer. Check DATABASE_URL and the server.")

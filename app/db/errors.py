@@ -9,14 +9,36 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.errors import APIError, DatabaseUnavailable, InternalError, Overloaded, as_api_error
 
+LOCK_NOT_AVAILABLE = "55P03"
 # The classes and codes of SQLSTATE that blame the database and not the statement: connection
 # exceptions, insufficient resources, operator intervention (shutdown, a cancelled statement),
-# transaction rollback (deadlock, serialization), lock not available, a read-only server, and a
-# server that does not let us in (wrong password, no such database).
-UNAVAILABLE_SQLSTATES = ("08", "53", "57", "40", "55P03", "25006", "28", "3D000")
+# transaction rollback (deadlock, serialization), lock not available, a read-only server, a
+# transaction that was idle for too long, and a server that does not let us in (wrong password, no
+# such database).
+UNAVAILABLE_SQLSTATES = (
+    "08",
+    "53",
+    "57",
+    "40",
+    LOCK_NOT_AVAILABLE,
+    "25006",
+    "25P03",
+    "28",
+    "3D000",
+)
 
 log = structlog.stdlib.get_logger("taskflow.database")
 
+
+DATABASE_ERRORS = (
+    DBAPIError,
+    PoolTimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+"""What a call to the database may raise. While it connects, asyncpg's own come as they are."""
 
 # What is raised by SQLAlchemy's sessions, and by asyncpg itself.
 ConstraintViolations = (IntegrityError, asyncpg.IntegrityConstraintViolationError)
@@ -47,7 +69,7 @@ def _passes(error: BaseException) -> bool:
     return (
         sqlstate_of(error).startswith(UNAVAILABLE_SQLSTATES)
         # A migration has changed a table under a prepared statement; the next one is new.
-        or isinstance(cause, asyncpg.InvalidCachedStatementError)
+        or isinstance(cause, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError)
         or (isinstance(cause, asyncpg.InterfaceError) and "closed" in str(cause))
     )
 
@@ -59,21 +81,12 @@ def as_error(exception: BaseException) -> APIError:
             return Overloaded()
         case DBAPIError() if exception.connection_invalidated:
             return DatabaseUnavailable()
-        case DBAPIError() | asyncpg.PostgresError() | asyncpg.InterfaceError():
-            return DatabaseUnavailable() if _passes(exception) else InternalError()
         case OSError():
             # Raised while connecting, where SQLAlchemy wraps only what the server said.
             return DatabaseUnavailable()
+    if isinstance(exception, DATABASE_ERRORS):
+        return DatabaseUnavailable() if _passes(exception) else InternalError()
     return as_api_error(exception)
-
-
-_OF_THE_DATABASE = (
-    DBAPIError,
-    PoolTimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    OSError,
-)
 
 
 def report(exception: BaseException) -> APIError:
@@ -82,7 +95,7 @@ def report(exception: BaseException) -> APIError:
     The text of a database's error is left out: its DETAIL may hold whole rows.
     """
     error = as_error(exception)
-    if isinstance(exception, _OF_THE_DATABASE):
+    if isinstance(exception, DATABASE_ERRORS):
         facts = {
             "error": type(_of_the_driver(exception) or exception).__name__,
             "sqlstate": sqlstate_of(exception) or None,

@@ -43,6 +43,11 @@ class _WhenAwaited:
         return self._function().__await__()
 
 
+def milliseconds(seconds: float) -> str:
+    """A time limit as a setting of the server, where 0 would mean that there is none."""
+    return str(max(1, round(seconds * 1000)))
+
+
 def make_engine(
     database_url: str,
     *,
@@ -97,9 +102,14 @@ class Database:
         # would hold the pool for good. The server's limit goes first, ours is for a server that
         # does not say anything any more.
         limit = settings.database_statement_timeout
+        limits = {
+            "statement_timeout": limit,
+            "lock_timeout": settings.database_lock_timeout,
+            "idle_in_transaction_session_timeout": settings.database_idle_transaction_timeout,
+        }
         common: dict[str, Any] = {
             "connect_timeout": settings.database_connect_timeout,
-            "settings": {"statement_timeout": str(int(limit * 1000))},
+            "settings": {name: milliseconds(seconds) for name, seconds in limits.items()},
             "command_timeout": limit + SERVER_IS_GONE_AFTER,
             "isolation_level": "AUTOCOMMIT",
         }

@@ -29,8 +29,8 @@ from app.core.metrics import IDEMPOTENT_REPLAYS
 from app.core.responses import FieldError, FieldErrorCode
 from app.core.routing import Handler, StrictRoute
 from app.core.settings import Settings
-from app.db.errors import sqlstate_of, violated_constraint
-from app.db.session import REQUEST_TRANSACTION, get_database
+from app.db.errors import LOCK_NOT_AVAILABLE, sqlstate_of, violated_constraint
+from app.db.session import REQUEST_TRANSACTION, get_database, milliseconds
 from app.tasks.errors import IdempotencyInFlight, IdempotencyKeyReused
 from app.tasks.models import IDEMPOTENCY_KEY_MAX_LENGTH, IdempotencyKey
 
@@ -38,7 +38,6 @@ LIFETIME = timedelta(hours=24)
 WAIT_SECONDS = 5.0
 # Each holds a body in memory.
 MAXIMUM_WAITING = 100
-LOCK_NOT_AVAILABLE = "55P03"
 # What an answer is made of, beside its status and its body.
 KEPT_HEADERS = ("content-type", "location", "etag", "cache-control")
 
@@ -109,7 +108,9 @@ class IdempotentRoute(StrictRoute):
                         return answer
             async with database.transaction() as session:
                 async with turns.claiming():
-                    claimed = await _claim(session, actor, key, own, deadline=deadline)
+                    claimed = await _claim(
+                        session, actor, key, own, deadline=deadline, later=turns.lock_timeout
+                    )
                 if not claimed:
                     answer = await _first_answer(session, actor, key, own)
                     if answer is None:
@@ -164,6 +165,7 @@ class KeyTurns:
         self._waiting = 0
         self._claims = asyncio.Semaphore(max(1, settings.database_pool_size // 2))
         self._claim_timeout = settings.database_pool_timeout
+        self.lock_timeout = milliseconds(settings.database_lock_timeout)
 
     @asynccontextmanager
     async def wait_for(self, actor: Actor, key: str, *, deadline: float) -> AsyncGenerator[bool]:
@@ -203,19 +205,17 @@ class KeyTurns:
 
 
 async def _claim(
-    session: AsyncSession, actor: Actor, key: str, own: bytes, *, deadline: float
+    session: AsyncSession, actor: Actor, key: str, own: bytes, *, deadline: float, later: str
 ) -> bool:
     """Make the key the transaction's own; False if it was used, or if the credential has ended.
 
     Waits for another transaction that has the key until the deadline; then raises
-    `IdempotencyInFlight`.
+    `IdempotencyInFlight`. `later` is the transaction's limit for other locks.
     """
-    remaining = deadline - asyncio.get_running_loop().time()
-    # 0 would mean to wait forever.
-    timeout = f"{max(1, round(remaining * 1000))}ms"
+    timeout = milliseconds(deadline - asyncio.get_running_loop().time())
     await session.execute(select(func.set_config("lock_timeout", timeout, True)))  # noqa: FBT003 - PostgreSQL's own
     try:
-        claimed = await session.scalar(_insert_key(actor, key, own))
+        claimed = await session.scalar(_insert_key(actor, key, own, later))
     except DBAPIError as error:
         if sqlstate_of(error) == LOCK_NOT_AVAILABLE:
             raise IdempotencyInFlight from None
@@ -226,7 +226,7 @@ async def _claim(
     return claimed is not None
 
 
-def _insert_key(actor: Actor, key: str, own: bytes) -> ReturningInsert[Any]:
+def _insert_key(actor: Actor, key: str, own: bytes, later: str) -> ReturningInsert[Any]:
     """Insert the key, or take over one that has expired; returns a row if that was done."""
     columns = {
         "owner_id": literal(actor.user_id, IdempotencyKey.owner_id.type),
@@ -245,7 +245,7 @@ def _insert_key(actor: Actor, key: str, own: bytes) -> ReturningInsert[Any]:
         where=IdempotencyKey.created_at < func.now() - LIFETIME,
     ).returning(
         # The write that follows may wait as long as any other.
-        func.set_config("lock_timeout", "0", True)  # noqa: FBT003 - PostgreSQL's own
+        func.set_config("lock_timeout", later, True)  # noqa: FBT003 - PostgreSQL's own
     )
 
 

@@ -232,6 +232,8 @@ async def import_tasks(
     Raises `ImportRefusedError` if a row has a fault, unless `keep_going` leaves such rows out, and
     what `rows` raises.
     """
+    # The file may come slowly, from a pipe for example.
+    await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     report = ImportReport()
     ranges = await _copy(session, rows, report)
     if report.refused and not keep_going:

@@ -10,11 +10,10 @@ from datetime import timedelta
 
 import structlog
 from sqlalchemy import Delete, delete, func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.metrics import PURGED_ROWS
 from app.core.settings import Settings
-from app.db.errors import report
+from app.db.errors import DATABASE_ERRORS, report
 from app.db.session import Database
 from app.tasks.idempotency import delete_expired_keys
 from app.tasks.models import Task
@@ -75,7 +74,7 @@ async def _purge_regularly(database: Database, settings: Settings) -> None:
         pause = EVERY_SECONDS
         try:
             removed = await purge(database, settings)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+        except DATABASE_ERRORS as error:
             # The next time may find a database that is well again.
             report(error)
         else:
