@@ -29,7 +29,6 @@ UNAVAILABLE_SQLSTATES = (
 
 log = structlog.stdlib.get_logger("taskflow.database")
 
-
 DATABASE_ERRORS = (
     DBAPIError,
     PoolTimeoutError,
@@ -38,7 +37,7 @@ DATABASE_ERRORS = (
     asyncpg.InternalClientError,
     OSError,
 )
-"""What a call to the database may raise. While it connects, asyncpg's own come as they are."""
+"""What a call to the database may raise: SQLAlchemy's, asyncpg's own, and the system's."""
 
 # What is raised by SQLAlchemy's sessions, and by asyncpg itself.
 ConstraintViolations = (IntegrityError, asyncpg.IntegrityConstraintViolationError)
@@ -68,8 +67,9 @@ def _passes(error: BaseException) -> bool:
     cause = _of_the_driver(error)
     return (
         sqlstate_of(error).startswith(UNAVAILABLE_SQLSTATES)
-        # A migration has changed a table under a prepared statement; the next one is new.
-        or isinstance(cause, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError)
+        # A migration has changed a table under a prepared statement, or the server has just ended
+        # the connection; the next one is new.
+        or isinstance(cause, asyncpg.InvalidCachedStatementError | asyncpg.InternalClientError)
         or (isinstance(cause, asyncpg.InterfaceError) and "closed" in str(cause))
     )
 

@@ -46,7 +46,12 @@ async def measured(
             with statement_span(name, text):
                 result = await work
     except asyncpg.ReadOnlySQLTransactionError:
-        # Another server may be the primary by now, to which the next connection leads.
+        if connection.has_alternatives:
+            # Another server may be the primary by now, to which the next connection leads.
+            connection.terminate()
+        raise
+    except asyncpg.InternalClientError:
+        # When a server stops, asyncpg's protocol fails before it knows that the connection closes.
         connection.terminate()
         raise
     else:
@@ -89,6 +94,8 @@ class MeasuredConnection(Connection):
 
     server: object = None
     """Which of the URL's servers it leads to."""
+    has_alternatives = False
+    """Whether the URL names several servers."""
     answers = 0
     """How many statements have succeeded."""
 

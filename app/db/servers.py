@@ -32,6 +32,14 @@ class NoSuitableServer(ConnectionError):
     """None of the servers is what `target_session_attrs` asks for."""
 
 
+class NotLetIn(ConnectionError):
+    """A server answers that it takes no connection: it starts or stops, or has too many."""
+
+    def __init__(self, refusal: asyncpg.PostgresError) -> None:
+        super().__init__()
+        self.sqlstate = refusal.sqlstate
+
+
 class Server(NamedTuple):
     """One of several that a URL names; of a single one asyncpg knows by itself where it is."""
 
@@ -54,7 +62,8 @@ class Servers:
     async def connect(self, open_one: Open, *, seconds: float) -> "Connection":
         """A connection to the first that will do. Each has its part of the time.
 
-        asyncpg by itself would let a server that hangs use up the time of those after it.
+        asyncpg by itself would let a server that hangs use up the time of those after it. What goes
+        wrong is an `OSError`.
         """
         failure: Exception = Silent()
         for server in self.all:
@@ -65,11 +74,17 @@ class Servers:
                 connection = await open_one(server, seconds / len(self.all))
             except asyncpg.TargetServerAttributeNotMatched:
                 failure = NoSuitableServer()
-            except (OSError, asyncpg.CannotConnectNowError) as error:
+            except OSError as error:
                 failure = error
+            except asyncpg.CannotConnectNowError as error:
+                failure = NotLetIn(error)
+            except asyncpg.PostgresError as error:
+                # As libpq does: the others would say the same.
+                raise NotLetIn(error) from error
             else:
                 if isinstance(connection, MeasuredConnection):
                     connection.server = server
+                    connection.has_alternatives = len(self.all) > 1
                 return connection
             finally:
                 self.opening[server] -= 1

@@ -3,6 +3,7 @@
 They are durable (fsync is on), keep their port over restarts, and run as `nobody` for root.
 """
 
+import asyncio
 import os
 import pwd
 import random
@@ -11,11 +12,13 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import asyncpg
 
 from app.db.embedded import throwaway_data_dir
 from app.db.migrations import migrate
@@ -185,6 +188,16 @@ class Cluster:
     def sql(self, statement: str) -> Any:
         """Run a statement and return the first value; not from within an event loop."""
         return run_sql(self.url, statement)
+
+    @contextmanager
+    def session(self) -> Iterator[Callable[[str], Any]]:
+        """A session of its own, to hold locks for example; runs statements as `sql` does."""
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            connection = runner.run(asyncpg.connect(self.url))
+            try:
+                yield lambda statement: runner.run(connection.fetchval(statement))
+            finally:
+                connection.terminate()
 
     def reload(self, **settings: str) -> None:
         """Change settings of the running server that need no restart."""

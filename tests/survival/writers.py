@@ -1,6 +1,7 @@
 """Clients that write while something fails, and that know afterwards what they were promised."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,9 @@ import httpx
 from app.db.session import Database
 from tests.db.support import PATIENCE, run_sql
 from tests.support import Account, http_client, make_account, service_settings
+
+# A line for each of many thousand requests would fill the memory of pytest, and its reports.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 # Between a refusal and the next attempt, in seconds; `Retry-After` names whole seconds.
 PAUSE_SECONDS = 0.05
@@ -37,7 +41,7 @@ class Writers:
     """Writes at full speed from its own thread, each writer one request after the other.
 
     Creations carry an `Idempotency-Key`, replacements an `external_id`: both are repeated until
-    they are acknowledged by a 2xx. Between them each writer reads a list. Each writer has an
+    they are acknowledged by a 2xx. After each attempt a list is read. Each writer has an
     account of its own, and takes the base URLs in turns after a failure.
     """
 
@@ -49,10 +53,13 @@ class Writers:
         self._database_url = database_url
         self._base_urls = list(base_urls)
         self._count = count
+        # Others may have written to the same database before.
+        self._name = uuid4().hex[:8]
         self._news = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._ending = asyncio.Event()
         self._failure: BaseException | None = None
+        self._under_way: dict[object, float] = {}
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Self:
@@ -86,6 +93,10 @@ class Writers:
         self.wait_until(lambda: len(self.asked_since(since)) >= more, seconds=seconds)
         return self.asked_since(since)
 
+    def wait_for_answers_asked_before(self, moment: float) -> None:
+        """Wait until nothing is under way any more that was asked before this moment."""
+        self.wait_until(lambda: min(self._under_way.values(), default=moment) >= moment)
+
     def asked_since(self, moment: float) -> list[Answer]:
         """The answers to requests that were asked at this moment of `time.monotonic()` or later."""
         return [answer for answer in list(self.answers) if answer.asked_at >= moment]
@@ -95,6 +106,13 @@ class Writers:
 
     def slowest(self) -> float:
         return max(answer.seconds for answer in self.answers)
+
+    def last_failure(self) -> float:
+        """When the last request was asked that did not succeed; 0 if all did."""
+        return max(
+            (answer.asked_at for answer in self.answers if answer.status not in {200, 201}),
+            default=0,
+        )
 
     def summary(self) -> str:
         """One line for people."""
@@ -137,32 +155,36 @@ class Writers:
     async def _write_on(self, number: int, clients: list[httpx.AsyncClient]) -> None:
         turn = number
         written = 0
+        key = uuid4().hex
         while not self._ending.is_set():
-            title = f"{number}-{written}"
-            key = {"Idempotency-Key": uuid4().hex}
-            written += 1
-            while not self._ending.is_set():
-                client = clients[turn % len(clients)]
-                task = {"title": title}
-                if written % 2:
-                    status = await self._ask(
-                        client, "POST", "/api/v1/tasks", json=task, headers=key
-                    )
-                else:
-                    status = await self._ask(
-                        client, "PUT", f"/api/v1/tasks/external/{title}", json=task
-                    )
-                if status in {200, 201}:
-                    self._note(title)
-                    break
-                turn += 1
-                await self._pause()
-            if await self._ask(clients[turn % len(clients)], "GET", "/api/v1/tasks") != 200:
-                turn += 1
-                await self._pause()
+            client = clients[turn % len(clients)]
+            title = f"{self._name}-{number}-{written}"
+            created = await self._create(client, title, key if written % 2 else None)
+            if created:
+                self._note(title)
+                written += 1
+                key = uuid4().hex
+            if await self._ask(client, "GET", "/api/v1/tasks") == 200 and created:
+                continue
+            turn += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE_SECONDS):
+                    await self._ending.wait()
+
+    async def _create(self, client: httpx.AsyncClient, title: str, key: str | None) -> bool:
+        """Create a task in one of the two ways that are safe to repeat."""
+        task = {"title": title}
+        if key is not None:
+            headers = {"Idempotency-Key": key}
+            status = await self._ask(client, "POST", "/api/v1/tasks", json=task, headers=headers)
+        else:
+            status = await self._ask(client, "PUT", f"/api/v1/tasks/external/{title}", json=task)
+        return status in {200, 201}
 
     async def _ask(self, client: httpx.AsyncClient, method: str, path: str, **options: Any) -> int:
         asked_at = time.monotonic()
+        request = object()
+        self._under_way[request] = asked_at
         status, code, retry_after = NO_ANSWER, "", ""
         try:
             response = await client.request(method, path, **options)
@@ -174,6 +196,7 @@ class Writers:
             code = "" if response.is_success else response.json().get("code", "")
         seconds = time.monotonic() - asked_at
         with self._news:
+            del self._under_way[request]
             self.answers.append(Answer(asked_at, seconds, status, code, retry_after, method))
             self._news.notify_all()
         return status
@@ -182,11 +205,6 @@ class Writers:
         with self._news:
             self.acknowledged.add(title)
             self._news.notify_all()
-
-    async def _pause(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PAUSE_SECONDS):
-                await self._ending.wait()
 
 
 def _client(account: Account, base_url: str) -> httpx.AsyncClient:
