@@ -240,6 +240,7 @@ class RunningService:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]
+        self.port = port
         self.base_url = f"http://127.0.0.1:{port}"
         self._log = log
         self._output = ""

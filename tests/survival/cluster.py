@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -96,18 +96,20 @@ class Cluster:
         with ThreadPoolExecutor(1) as elsewhere:
             elsewhere.submit(migrate, self.url).result()
 
-    def copy_of(self, primary: "Cluster", *, name: str) -> None:
-        """Become a standby of `primary` that calls itself `name`, and start as such."""
+    def copy_of(self, primary: "Cluster") -> None:
+        """Become a standby of `primary`, whatever it was before, and start as such."""
         shutil.rmtree(self._data, ignore_errors=True)
         source = f"host=127.0.0.1 port={primary.port} user=postgres password={primary.password}"
         self.run(
             *("pg_basebackup", "-D", str(self._data), "-d", source),
             *("--checkpoint=fast", "--wal-method=stream", "--no-sync"),
         )
+        # What the primary was told meanwhile is not for this one.
+        (self._data / "postgresql.auto.conf").write_text("")
         (self._data / "standby.signal").touch()
         if self.server.user is not None:
             os.chown(self._data / "standby.signal", self.server.user.pw_uid, -1)
-        self.settings["primary_conninfo"] = f"{source} application_name={name}"
+        self.settings["primary_conninfo"] = f"{source} application_name={STANDBY}"
         # A walreceiver that has lost its primary looks for it again after five seconds else.
         self.settings["wal_retrieve_retry_interval"] = "200ms"
         self.start()
@@ -149,12 +151,8 @@ class Cluster:
 
     def kill(self) -> None:
         """Let it crash: SIGKILL for the server and all its processes, at once."""
-        processes = self.processes()
-        for pid in processes:
-            _signal(pid, signal.SIGKILL)
+        kill_all(self.processes())
         self._end(signal.SIGKILL)
-        # What a backend still did would be done after the crash.
-        eventually(lambda: not _alive(processes))
 
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -182,8 +180,7 @@ class Cluster:
 
     def processes(self) -> list[int]:
         """The server's process and its children's."""
-        rows = _process_table()
-        return [self.pid, *(pid for pid, parent, _ in rows if parent == self.pid)]
+        return [self.pid, *descendants(self.pid)]
 
     def sql(self, statement: str) -> Any:
         """Run a statement and return the first value; not from within an event loop."""
@@ -199,6 +196,12 @@ class Cluster:
             finally:
                 connection.terminate()
 
+    def wait_for_standby(self) -> None:
+        """Let no commit be acknowledged from now on that the standby has not got."""
+        self.reload(synchronous_standby_names=STANDBY)
+        synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        eventually(lambda: self.sql(synchronous) == 1)
+
     def reload(self, **settings: str) -> None:
         """Change settings of the running server that need no restart."""
         for name, value in settings.items():
@@ -213,7 +216,20 @@ def _process_table() -> list[tuple[int, int, str]]:
     return [(int(pid), int(parent), state) for pid, parent, state in map(str.split, rows)]
 
 
-def _alive(pids: list[int]) -> set[int]:
+def descendants(pid: int) -> list[int]:
+    """The children of a process, and theirs."""
+    children = [child for child, parent, _ in _process_table() if parent == pid]
+    return children + [further for child in children for further in descendants(child)]
+
+
+def kill_all(pids: Sequence[int]) -> None:
+    """SIGKILL at once, and wait until none of them does anything any more."""
+    for pid in pids:
+        _signal(pid, signal.SIGKILL)
+    eventually(lambda: not _alive(pids))
+
+
+def _alive(pids: Sequence[int]) -> set[int]:
     return {pid for pid, _, state in _process_table() if not state.startswith("Z")} & set(pids)
 
 
@@ -240,12 +256,9 @@ def standby_of(primary: Cluster, *, synchronous: bool = True) -> Iterator[Cluste
     with throwaway_data_dir() as folder:
         standby = Cluster(folder, primary.password)
         with _ended_after(standby):
-            standby.copy_of(primary, name=STANDBY)
+            standby.copy_of(primary)
             if synchronous:
-                primary.reload(synchronous_standby_names=STANDBY)
-                wanted = f"application_name = '{STANDBY}' AND sync_state = 'sync'"
-                query = f"SELECT count(*) FROM pg_stat_replication WHERE {wanted}"  # noqa: S608 - our own words
-                eventually(lambda: primary.sql(query) == 1)
+                primary.wait_for_standby()
             yield standby
 
 
