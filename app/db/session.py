@@ -114,7 +114,7 @@ class Database:
             "isolation_level": "AUTOCOMMIT",
         }
         self._url = settings.required_database_url
-        common["servers"] = self._servers = Servers(self._url)
+        common["servers"] = self.servers = Servers(self._url)
         self.engine = make_engine(
             self._url,
             poolclass=MeasuredPool,
@@ -189,7 +189,7 @@ class Database:
         async def open_one(server: Server, seconds: float) -> "asyncpg.Connection[asyncpg.Record]":
             return await asyncpg.connect(self._url, **server._asdict(), timeout=seconds)
 
-        return watched(self._servers, self.pool, open_one)
+        return watched(self.servers, self.pool, open_one)
 
     async def is_ready(self) -> bool:
         """Whether the database answers within 1.5 seconds, and was ever migrated."""

@@ -1,4 +1,4 @@
-"""kill -9 ten times over, of PostgreSQL and of the service, and as many failovers, under 16 writers."""
+"""kill -9 ten times over, of PostgreSQL and of the service, and ten failovers, under 16 writers."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ TIMES = 10
 
 def _tell(story: Story, what: str) -> None:
     pauses, writers = story
-    print(
+    print(  # noqa: T201 - the figures are what the run is for
         f"\n{what}: 0 acknowledged writes lost, 0 doubled; {writers.summary()}; next write after "
         f"{sorted(pauses)[len(pauses) // 2]:.2f} s in the median, {max(pauses):.2f} s at most"
     )

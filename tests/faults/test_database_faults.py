@@ -33,6 +33,7 @@ def fault_settings(new_database: NewDatabase) -> Settings:
         database_pool_size=2,
         database_pool_timeout=0.2,
         database_statement_timeout=1,
+        database_lock_timeout=0.6,
     )
 
 
@@ -133,6 +134,47 @@ async def test_a_full_pool_is_answered_at_once_with_503(
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "1"
     assert (await carol.client.get("/api/v1/tasks")).status_code == 200
+
+
+async def test_a_lock_that_another_keeps_is_a_503_before_the_statement_has_had_its_time(
+    carol: Account, fault_settings: Settings, log_lines: list[dict[str, Any]]
+) -> None:
+    task = await carol.create_task()
+    other = Database(fault_settings)
+    async with other.transaction() as session:
+        await session.execute(text("SELECT id FROM tasks FOR UPDATE"))
+        path = f"/api/v1/tasks/{task['id']}"
+        plain = await carol.client.patch(path, json={"title": "Waits"})
+        await session.execute(text("LOCK TABLE tasks"))
+        # The limit of the wait for its key is no limit of the write.
+        keyed = await carol.client.post(
+            "/api/v1/tasks", json={"title": "Waits"}, headers={"Idempotency-Key": "k"}
+        )
+    await other.close()
+
+    for response in (plain, keyed):
+        assert_error(response, 503, "database_unavailable")
+    states = [line.get("sqlstate") for line in log_lines if line["event"] == "database_unavailable"]
+    assert states == ["55P03", "55P03"]
+
+
+async def test_a_transaction_that_does_nothing_is_ended_and_lets_go_of_its_locks(
+    carol: Account, fault_settings: Settings
+) -> None:
+    task = await carol.create_task()
+    limit = {"database_idle_transaction_timeout": 0.2, "database_lock_timeout": 0.2}
+    idle = Database(fault_settings.model_copy(update=limit))
+    path = f"/api/v1/tasks/{task['id']}"
+    async with idle.transaction() as session:
+        await session.execute(text("SELECT id FROM tasks FOR UPDATE"))
+        response = await carol.client.patch(path, json={"title": "Mine"})
+        with pytest.raises(DBAPIError) as ended:
+            await session.execute(text("SELECT 1"))
+        await session.rollback()
+    await idle.close()
+
+    assert response.status_code == 200
+    assert isinstance(as_error(ended.value), DatabaseUnavailable)
 
 
 async def test_a_bug_is_a_500_in_the_envelope_that_tells_nothing_and_keeps_the_connection(
