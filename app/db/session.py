@@ -29,6 +29,7 @@ Rows = Sequence[Mapping[str, Any]]
 READINESS_TIMEOUT_SECONDS = 1.5
 # Where a route that has begun a transaction for the whole request leaves its session.
 REQUEST_TRANSACTION = "taskflow.transaction"
+CLOSE_WITHIN_SECONDS = 1
 # How much later than the server, in seconds, we give up on a statement.
 SERVER_IS_GONE_AFTER = 1
 
@@ -209,8 +210,14 @@ class Database:
             await connection.execute(text("SELECT version_num FROM alembic_version"))
 
     async def close(self) -> None:
-        await self.engine.dispose()
-        await self._probe.dispose()
+        """Close all connections, within a second of their server's saying nothing to it."""
+        pool = self.pool
+        closing = asyncio.gather(self.engine.dispose(), self._probe.dispose())
+        await asyncio.wait({closing}, timeout=CLOSE_WITHIN_SECONDS)
+        if not closing.done():
+            for server in self.servers.all:
+                pool.end_all_to(server)
+        await closing
 
 
 def get_database(request: Request) -> Database:

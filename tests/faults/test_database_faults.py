@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -269,6 +270,10 @@ class _Refusal(Exception):
         (DBAPIError("", {}, _Refusal("40P01")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("25006")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("53300")), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("55P03")), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("25P03")), DatabaseUnavailable),
+        (asyncpg.InternalClientError(), DatabaseUnavailable),
+        (asyncpg.OutdatedSchemaCacheError("changed"), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("42P01")), InternalError),
         (DBAPIError("", {}, _Refusal(None)), InternalError),
         (DBAPIError("", {}, _Refusal(None), connection_invalidated=True), DatabaseUnavailable),

@@ -10,7 +10,7 @@ from tests.support import SECRET_KEY, RunningService, running_service
 from tests.survival.cluster import Cluster, cluster, descendants, kill_all, standby_of
 from tests.survival.writers import Writers
 
-WRITES_BETWEEN = 100
+WRITES_BETWEEN = 50
 # Kernels refuse connections to a port that nobody listens on; until then writers ask as well.
 REFUSALS = 20
 BACK_WITHIN_SECONDS = 2
