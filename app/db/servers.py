@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 # Twice the first and once the second are less than the two seconds within which clients are told.
-LOOK_EVERY_SECONDS = 0.25
+LOOK_EVERY_SECONDS = 0.2
 ANSWER_WITHIN_SECONDS = 1.0
 HOST_AND_PORT = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d+))?")
 

@@ -100,26 +100,26 @@ class IdempotentRoute(StrictRoute):
         turns: KeyTurns = request.app.state.key_turns
         database = get_database(request)
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
-        async with turns.wait_for(actor, key, deadline=deadline) as waited:
-            if waited:
-                # Most likely there is an answer by now, and those behind this one want it too.
-                async with database.session() as session:
-                    if (answer := await _first_answer(session, actor, key, own)) is not None:
-                        return answer
-            async with database.transaction() as session:
-                async with turns.claiming():
-                    claimed = await _claim(
-                        session, actor, key, own, deadline=deadline, later=turns.lock_timeout
-                    )
-                if not claimed:
-                    answer = await _first_answer(session, actor, key, own)
-                    if answer is None:
-                        # A claim that fails has locked the row: for live credentials it is there.
-                        raise Unauthenticated
-                    return answer
-                request.scope[REQUEST_TRANSACTION] = session
-                response = await handle(request)
-                await _keep(session, actor, key, response)
+        async with (
+            turns.wait_for(actor, key, deadline=deadline),
+            database.transaction() as session,
+        ):
+            async with turns.claiming():
+                claimed = await _claim(
+                    session, actor, key, own, deadline=deadline, later=turns.lock_timeout
+                )
+            if not claimed:
+                # The claim that failed has locked the row, and so the commit of this transaction
+                # waits for a synchronous standby too: a first commit that was given up waiting
+                # for it shows its answer already, and is to be lost with the primary.
+                answer = await _first_answer(session, actor, key, own)
+                if answer is None:
+                    # For live credentials a row that was locked is there.
+                    raise Unauthenticated
+                return answer
+            request.scope[REQUEST_TRANSACTION] = session
+            response = await handle(request)
+            await _keep(session, actor, key, response)
         return response
 
 
@@ -168,14 +168,10 @@ class KeyTurns:
         self.lock_timeout = milliseconds(settings.database_lock_timeout)
 
     @asynccontextmanager
-    async def wait_for(self, actor: Actor, key: str, *, deadline: float) -> AsyncGenerator[bool]:
-        """Be the only one in this worker who uses the key; True if there was another before.
-
-        Raises `IdempotencyInFlight`.
-        """
+    async def wait_for(self, actor: Actor, key: str, *, deadline: float) -> AsyncGenerator[None]:
+        """Be the only one in this worker who uses the key. Raises `IdempotencyInFlight`."""
         lock = self._locks.setdefault((actor.user_id, key), asyncio.Lock())
-        waits = lock.locked()
-        if waits and self._waiting >= MAXIMUM_WAITING:
+        if lock.locked() and self._waiting >= MAXIMUM_WAITING:
             raise IdempotencyInFlight
         self._waiting += 1
         try:
@@ -186,7 +182,7 @@ class KeyTurns:
         finally:
             self._waiting -= 1
         try:
-            yield waits
+            yield
         finally:
             lock.release()
 

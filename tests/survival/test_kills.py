@@ -3,6 +3,7 @@
 tests/endurance/test_kills.py tells the same at length.
 """
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from alembic import command
 from app.db.migrations import alembic_config
+from app.db.session import Database
+from tests.support import blocking_client, make_account, running_service, service_settings
 from tests.survival.cluster import cluster, standby_of
 from tests.survival.stories import (
     BACK_WITHIN_SECONDS,
@@ -49,6 +52,43 @@ def test_a_primary_that_becomes_read_only_is_left_for_the_other_server() -> None
     pauses, writers = switch_over()
     assert max(pauses) < BACK_WITHIN_SECONDS
     assert writers.statuses().keys() <= {200, 201, 503}
+
+
+def test_without_its_standby_a_primary_acknowledges_nothing_not_even_a_repeat() -> None:
+    with (
+        cluster() as primary,
+        standby_of(primary) as standby,
+        running_service(primary.url, DATABASE_STATEMENT_TIMEOUT="0.2") as service,
+        asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
+        ThreadPoolExecutor(3) as elsewhere,
+    ):
+        headers = runner.run(login_of_somebody(primary.url))
+        with blocking_client(service.base_url, headers) as client:
+
+            def write(way: str) -> int:
+                if way == "put":
+                    return client.put("/api/v1/tasks/external/a", json={"title": "a"}).status_code
+                key = {"Idempotency-Key": "b"}
+                return client.post("/api/v1/tasks", json={"title": "b"}, headers=key).status_code
+
+            standby.freeze()
+            # Two repeats wait for the first; what they then find was never acknowledged.
+            assert list(elsewhere.map(write, ["put", "post", "post"])) == [503] * 3
+            assert list(elsewhere.map(write, ["put", "post"])) == [503] * 2
+            assert client.get("/api/v1/tasks").status_code == 200
+            standby.thaw()
+            primary.wait_for_standby()
+            assert list(elsewhere.map(write, ["put", "post"])) == [200, 201]
+            assert client.get("/api/v1/tasks").json()["data"]["total"] == 2
+
+
+async def login_of_somebody(database_url: str) -> dict[str, str]:
+    """The headers of a login that is made in the database."""
+    database = Database(service_settings(database_url))
+    account = await make_account(database, "http://unused")
+    await account.client.aclose()
+    await database.close()
+    return {"Authorization": f"Bearer {account.token}"}
 
 
 def test_migrations_find_the_server_that_takes_writes() -> None:
