@@ -47,6 +47,7 @@ NEEDS = {
     "promtool": "promtool",
     "redis": "redis-server",
     "rust": "cargo",
+    "wrk": "wrk",
 }
 
 
