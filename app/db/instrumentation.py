@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.core.metrics import CONNECTION_TIMEOUTS, OPERATIONS, PoolState
 from app.core.tracing import is_traced, statement_span
+from app.db.fair_queue import FairQueue
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -129,8 +130,9 @@ logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):
-    """A pool that knows how many wait for a connection of it, and where its connections lead."""
+    """A pool that serves those who wait in order, and knows where its connections lead."""
 
+    _queue_class = FairQueue
     awaited = 0
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own
