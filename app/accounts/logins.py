@@ -59,7 +59,8 @@ async def log_in(
         user = await find_user(session, grant.username)
         # The connection goes back to the pool while Argon2 works.
         await session.close()
-        matches, rehashed = await hasher.verify(password, user.password_hash if user else None)
+        async with guesses.counted_if_abandoned(grant.username):
+            matches, rehashed = await hasher.verify(password, user.password_hash if user else None)
         if user is None or not matches or not user.is_active:
             break
         await guesses.ensure_left(grant.username)

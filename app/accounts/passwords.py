@@ -1,6 +1,9 @@
 """What a password must be, and how often it may be guessed."""
 
+import asyncio
 import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -68,6 +71,19 @@ class PasswordGuesses:
         """Count a wrong password. Raises `RateLimited` if it is one too many."""
         await spend(self._request, "login-address", self._per_address, self._address)
         await spend(self._request, "login", self._per_account, self._account_key(name))
+
+    @asynccontextmanager
+    async def counted_if_abandoned(self, name: str) -> AsyncGenerator[None]:
+        """Count a guess as wrong if the client goes before it is known.
+
+        Else anybody could have passwords hashed without end.
+        """
+        try:
+            yield
+        except asyncio.CancelledError:
+            with suppress(RateLimited):
+                await self.count_wrong(name)
+            raise
 
     def _account_key(self, name: str) -> str:
         """The name as it is compared, of a bounded length and readable in no storage."""

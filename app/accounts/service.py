@@ -123,7 +123,8 @@ async def _check_own_password(
     # The connection goes back to the pool while Argon2 works.
     await session.close()
     await guesses.ensure_left(user.username)
-    matches, _ = await hasher.verify(password.get_secret_value(), user.password_hash)
+    async with guesses.counted_if_abandoned(user.username):
+        matches, _ = await hasher.verify(password.get_secret_value(), user.password_hash)
     if not matches:
         audit("password_refused", user_id=user.id)
         await guesses.count_wrong(user.username)

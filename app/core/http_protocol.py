@@ -1,21 +1,29 @@
 """HTTP/1.1 on a connection: uvicorn's protocol over llhttp, mended and bounded.
 
 As it comes it takes the body behind an `Upgrade` header for another request, waits for slow senders
-without end, puts no limit to a request's head, and closes connections when the process ends under
-requests that are on their way.
+and readers without end, puts no limit to a request's head, works on for clients that have gone, and
+closes connections when the process ends under requests that are on their way.
 """
 
 import asyncio
-from typing import Any, Literal, cast
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.http_cycle import Cycle
+from app.core.lifecycle import CLIENT_HAS_GONE, lifecycle_of
 
-# What a client has for the head of a request, and as long again for the body.
+if TYPE_CHECKING:
+    from starlette.types import Scope
+    from uvicorn._types import ASGI3Application
+
+# What a client has for the head of a request, as long again for the body, and again to take an
+# answer in.
 SLOW_AFTER_SECONDS = 15
-# A body may take longer if it comes at this rate, in bytes a second.
+# A body may take longer if it comes at this rate, in bytes a second; an answer, if it is taken so.
 SLOW_BELOW_RATE = 4096
 CHECK_EVERY_SECONDS = 5
 # A cursor and a search of 500 characters, percent-encoded, need 9.
@@ -24,6 +32,7 @@ MAXIMUM_HEAD_BYTES = 64 * 1024
 MAXIMUM_MESSAGE_BYTES = 64 * 1024 * 1024
 # How long an idle connection is kept while the process ends, for a request that is on its way.
 DRAIN_SECONDS = 1
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 Receiving = Literal["nothing", "head", "body"]
 
@@ -34,7 +43,8 @@ class HTTPProtocol(HttpToolsProtocol):
     - RFC 9110, section 7.8: an `Upgrade` that the server does not know is ignored.
     - RFC 9112, section 3.2: a request has one `Host`; else it is answered 400.
     - A head that does not come within 15 s is answered 408; with a body that is 15 s behind 4 KiB/s
-      the connection is closed.
+      the connection is closed, and so it is with a client that takes an answer in so slowly.
+    - When a client has gone, its request is cancelled.
     - While the process ends, each answer says `Connection: close`, and an idle connection is closed
       after 1 s.
     """
@@ -44,8 +54,14 @@ class HTTPProtocol(HttpToolsProtocol):
         self._receiving: Receiving = "nothing"
         self._since = self.loop.time()
         self._received = 0
-        self._is_draining = False
+        # When bytes of answers began to wait for the client, and how many they were.
+        self._unread_since: float | None = None
+        self._unread = 0
+        # A connection may be accepted just when the process stops to listen.
+        self._is_draining = lifecycle_of(self.app_state).is_ending
         self._check: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
@@ -57,6 +73,22 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._check is not None:
             self._check.cancel()
         super().connection_lost(exc)
+        cycle = self._running
+        if cycle is not None and self._task is not None and not cycle.response_complete:
+            # With requests in a row, uvicorn would tell the last of them, which has not begun.
+            cycle.disconnected = True
+            # The request's connection to the database is wanted by others. Asyncpg cancels what
+            # runs there.
+            cast("Scope", cycle.scope)[CLIENT_HAS_GONE] = True
+            self._task.cancel()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
+        # Uvicorn lets nobody choose the class.
+        cycle.__class__ = Cycle
+        self._running = cycle
+        self._task = task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -103,9 +135,6 @@ class HTTPProtocol(HttpToolsProtocol):
         self._receiving = "body"
         self._since = self.loop.time()
         super().on_headers_complete()
-        if self.cycle is not None:
-            # Uvicorn lets nobody choose the class. The request has not begun yet.
-            self.cycle.__class__ = Cycle
         # Behind an `Upgrade` there is no cycle yet, or still the one before.
         if self._is_draining and not self.parser.should_upgrade():
             self.cycle.keep_alive = False
@@ -118,25 +147,52 @@ class HTTPProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or cycle.response_complete
 
-    def _check_later(self) -> None:
-        self._check = self.loop.call_later(CHECK_EVERY_SECONDS, self._check_sender)
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        # What waits from now on is another part of the answer.
+        self._unread_since = None
 
-    def _check_sender(self) -> None:
-        if self.flow.read_paused:
-            # It is we who are slow.
-            self._since = self.loop.time()
-        patience = SLOW_AFTER_SECONDS
-        if self._receiving == "body":
-            patience += self._received // SLOW_BELOW_RATE
-        if self._receiving == "nothing" or self.loop.time() - self._since <= patience:
-            self._check_later()
-        else:
+    def _check_later(self) -> None:
+        self._check = self.loop.call_later(CHECK_EVERY_SECONDS, self._check_client)
+
+    def _check_client(self) -> None:
+        # Until the connection is lost: one that is being closed still waits for its reader.
+        self._check_later()
+        if self._is_slow_reader():
+            # With a reset: else the kernel would keep megabytes for the client for minutes.
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+            self.transport.abort()
+        elif self._is_slow_sender() and not self.transport.is_closing():
             if self._receiving == "head" and self._is_idle():
                 answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n"
                 self.transport.write(answer)
             # Of a body the handler waits for, which is told that the client has gone; or it has
             # answered already, and a second answer would be taken for that to another request.
             self.transport.close()
+
+    def _is_slow_sender(self) -> bool:
+        if self._receiving == "nothing":
+            return False
+        if self.flow.read_paused:
+            # It is we who are slow.
+            self._since = self.loop.time()
+        patience = SLOW_AFTER_SECONDS
+        if self._receiving == "body":
+            patience += self._received // SLOW_BELOW_RATE
+        return self.loop.time() - self._since > patience
+
+    def _is_slow_reader(self) -> bool:
+        unread = self.transport.get_write_buffer_size()
+        if unread == 0:
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = self.loop.time()
+            self._unread = unread
+        else:
+            patience = SLOW_AFTER_SECONDS + (self._unread - unread) // SLOW_BELOW_RATE
+            return self.loop.time() - self._unread_since > patience
+        return False
 
     def shutdown(self) -> None:
         """Called by the server when the process shall end."""

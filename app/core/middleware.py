@@ -3,6 +3,7 @@
 `BaseHTTPMiddleware` would hide clients that disconnect and cost a task per request.
 """
 
+import asyncio
 import re
 import secrets
 import time
@@ -15,7 +16,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import APIError, NotFound, error_response
+from app.core.errors import APIError, ClientClosedRequest, NotFound, Overloaded, error_response
+from app.core.lifecycle import CLIENT_HAS_GONE
 from app.core.metrics import Metrics
 from app.core.rate_limits import client_address, rate_limit_headers
 from app.core.tracing import name_request
@@ -95,6 +97,7 @@ class RequestMiddleware:
             await send(message)
 
         # The server keeps its own scope: it must go on knowing that HEAD has no body.
+        servers_scope = scope
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
         scope["taskflow.request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id, address=client_address(scope))
@@ -105,6 +108,14 @@ class RequestMiddleware:
             exists = not scope["path"].endswith("\n")
             app = self.app if exists else error_response(Request(scope), NotFound())
             await app(scope, receive, send_named)
+        except asyncio.CancelledError:
+            if CLIENT_HAS_GONE in servers_scope:
+                status = status or ClientClosedRequest.status
+            elif status:
+                raise
+            else:
+                # The process has no more time to wait for what is under way.
+                await error_response(Request(scope), Overloaded())(scope, receive, send_named)
         finally:
             seconds = time.perf_counter() - started
             route = self.route_template(scope)

@@ -1,5 +1,6 @@
 """Passwords and bearer credentials: how they are made, recognised and stored."""
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -60,7 +61,8 @@ class PasswordHasher:
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         if self._limiter.statistics().tasks_waiting >= MAXIMUM_WAITING_HASHES:
             raise Overloaded
-        return await to_thread.run_sync(work, limiter=self._limiter)
+        # A thread cannot be stopped: it must count as busy also when nobody waits for it any more.
+        return await asyncio.shield(to_thread.run_sync(work, limiter=self._limiter))
 
 
 def new_token(prefix: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import select
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -170,6 +171,30 @@ async def test_a_body_that_comes_in_drops_ends_the_connection(impatient: str) ->
             await ended
 
 
+async def test_an_answer_that_nobody_takes_in_ends_the_connection(impatient: str) -> None:
+    # Far more than the kernel keeps for a client.
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 300
+    with socket.create_connection(_address(impatient)) as connection:
+        connection.sendall(requests)
+        is_reset = select.poll()
+        is_reset.register(connection, 0)
+        loop = asyncio.get_running_loop()
+        assert await loop.run_in_executor(None, is_reset.poll, 10_000)
+
+
+async def test_an_answer_that_is_taken_in_slowly_is_given_in_full(impatient: str) -> None:
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20
+    started = time.monotonic()
+    async with connected(impatient) as connection:
+        await connection.send(requests)
+        for _ in range(20):
+            head, _ = await connection.answer()
+            assert head.startswith(b"http/1.1 200 ")
+            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.05)
+    # Longer than a client may be silent.
+    assert time.monotonic() - started > 4 * http_protocol.SLOW_AFTER_SECONDS
+
+
 async def test_an_idle_connection_between_two_requests_is_kept(impatient: str) -> None:
     async with connected(impatient) as connection:
         await connection.send(HEAD + b"\r\n")
@@ -206,6 +231,11 @@ async def test_while_the_service_ends_an_idle_connection_takes_one_more_request(
             assert await busy.rest() == b""
             assert await idle.rest() == b""
             await ending
+
+
+def _address(base_url: str) -> tuple[str, int]:
+    address = urlsplit(base_url)
+    return str(address.hostname), address.port or 0
 
 
 async def _refuses_connections(base_url: str) -> None:
