@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from typing import Any
@@ -17,9 +17,11 @@ from app import __version__
 from app.accounts.credentials import ActorCache
 from app.accounts.errors import OAuthError, render_oauth_error
 from app.api import ROUTES
+from app.core.admission import Admission, AdmissionMiddleware
 from app.core.dispatch import DispatchMiddleware
 from app.core.docs import install_docs
 from app.core.errors import MethodNotAllowed, error_response, install_error_handlers
+from app.core.lifecycle import STATE_KEY, Lifecycle, signals_heeded
 from app.core.logging import configure_logging
 from app.core.metrics import Metrics
 from app.core.middleware import (
@@ -52,10 +54,12 @@ def create_app(settings: Settings) -> FastAPI:
     """
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
         database: Database = app.state.database
-        async with database.watched(), regular_purge(database, settings), metrics.published():
-            yield
+        lifecycle = Lifecycle()
+        with signals_heeded(lifecycle, shutdown_delay=settings.shutdown_delay):
+            async with database.watched(), regular_purge(database, settings), metrics.published():
+                yield {STATE_KEY: lifecycle}
         await app.state.rate_limiter.close()
         await database.close()
         if tracer_provider is not None:
@@ -81,7 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.rate_limiter = RateLimiter(
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None
     )
-    app.state.key_turns = KeyTurns(settings)
+    app.state.admission = Admission(settings.maximum_concurrent_requests)
+    app.state.key_turns = KeyTurns(settings, app.state.admission)
     # Argon2 takes a core for itself: more at once than half of them would starve the event loop.
     app.state.password_hasher = PasswordHasher(concurrency=max(1, (os.cpu_count() or 1) // 2))
     app.state.metrics = metrics = Metrics(app.state.database.pool_state)
@@ -102,6 +107,7 @@ def _install_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> N
     """From the inside to the outside: what is added last sees a request first."""
     app.add_middleware(DispatchMiddleware, routes=ROUTES)
     app.add_middleware(LastResortMiddleware, report=report)
+    app.add_middleware(AdmissionMiddleware, admission=app.state.admission)
     if settings.cors_origins:
         app.add_middleware(
             PreflightedCORSMiddleware,

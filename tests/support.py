@@ -291,6 +291,8 @@ def running_service(
                 "ENVIRONMENT": "production",
                 "DATABASE_URL": database_url,
                 "SECRET_KEY": SECRET_KEY,
+                # No load balancer has to notice that it ends.
+                "SHUTDOWN_DELAY": "0",
                 **environment,
             },
             Path(folder) / "log",

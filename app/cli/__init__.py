@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -28,6 +30,7 @@ from app.cli.common import (
     user_called,
     with_database,
 )
+from app.cli.server import run_server
 from app.cli.tasks import tasks
 from app.core.errors import APIError, DatabaseUnavailable, field_errors
 from app.core.http_protocol import HTTPProtocol
@@ -42,7 +45,8 @@ from app.main import create_app
 from app.tasks import demo
 from app.tasks.purge import purge as purge_database
 
-# Docker gives a container ten seconds between SIGTERM and SIGKILL.
+# Requests that are under way have this long. What Docker and others wait before SIGKILL must be
+# longer than this and SHUTDOWN_DELAY together.
 GRACEFUL_SHUTDOWN_SECONDS = 8
 # Uvicorn replaces a worker that says nothing for this long; on a busy machine five seconds, its
 # default, are not enough to start, and it would replace workers without end.
@@ -57,6 +61,10 @@ SERVER_OPTIONS: dict[str, Any] = {
     # Longer than clients and load balancers keep an idle connection, which is a minute at most as a
     # rule: whoever closes first may meet a request that is on its way.
     "timeout_keep_alive": 75,
+    "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_SECONDS,
+    "timeout_worker_healthcheck": WORKER_START_SECONDS,
+    # Connections that come faster than they are taken wait; the kernel cuts this to its somaxconn.
+    "backlog": 4096,
 }
 DEMO_USERNAME = "demo"
 DEMO_EMAIL = "demo@example.com"
@@ -100,6 +108,7 @@ def serve() -> None:
     # Uvicorn drains, then sends itself the signal again: the database must still be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logging(level=settings.log_level, form=settings.log_format)
+    _open_as_many_files_as_allowed()
     with settings_with_database() as settings, common_folder(workers=settings.workers):
         if settings.environment is Environment.DEVELOPMENT:
             tell("Migrating the database …")
@@ -108,15 +117,22 @@ def serve() -> None:
         # Workers are processes of their own, and read their settings from the environment.
         os.environ["DATABASE_URL"] = settings.required_database_url
         os.environ["SECRET_KEY"] = settings.secret_key.get_secret_value()
-        uvicorn.run(
+        config = uvicorn.Config(
             "app.main:app",
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
             **SERVER_OPTIONS,
-            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
-            timeout_worker_healthcheck=WORKER_START_SECONDS,
         )
+        run_server(config, shutdown_delay=settings.shutdown_delay)
+
+
+def _open_as_many_files_as_allowed() -> None:
+    """Each connection takes one, and the soft limit is often 1,024 for the sake of select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems call more than they allow infinite; the limit then stays as it is.
+    with suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _refuse_taken_port(settings: Settings) -> None:

@@ -105,6 +105,13 @@ class Overloaded(Unavailable):
     message = "Too many requests are under way; try again"
 
 
+class ShuttingDown(Unavailable):
+    """Said to probes alone; whatever else comes is still answered."""
+
+    code = "shutting_down"
+    message = "The service is about to stop; ask another node"
+
+
 class ClientClosedRequest(APIError):
     """The client went away while it was sending; nobody reads this answer, but the log does."""
 

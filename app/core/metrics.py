@@ -60,6 +60,11 @@ ACTIVE_REQUESTS = Gauge(
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
+REFUSED_REQUESTS = Counter(
+    "taskflow_refused_requests",
+    "Requests refused at once because too many were under way.",
+    registry=REGISTRY,
+)
 OPERATIONS = Histogram(
     "db_client_operation_duration_seconds",
     "Statements sent to the database: how many, and how long until the last row was here.",

@@ -137,6 +137,12 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    maximum_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 100
+    shutdown_delay: Annotated[float, Field(ge=0, le=300)] = Field(
+        default_factory=lambda fields: (
+            5 if fields.get("environment") is Environment.PRODUCTION else 0
+        )
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = Field(
         default_factory=lambda fields: (

@@ -8,8 +8,10 @@ from pydantic import Field
 from app.core.errors import (
     DatabaseUnavailable,
     InternalError,
+    ShuttingDown,
     document_errors,
 )
+from app.core.lifecycle import lifecycle_of
 from app.core.responses import Envelope, ReadModel
 from app.db.session import get_database
 
@@ -61,10 +63,17 @@ async def read_liveness() -> LivenessResponse:
 
 
 @router.get(
-    "/ready", summary="Can the service work?", responses=document_errors(DatabaseUnavailable)
+    "/ready",
+    summary="Can the service work?",
+    responses=document_errors(DatabaseUnavailable, ShuttingDown),
 )
 async def read_readiness(request: Request) -> ReadinessResponse:
-    """For a readiness probe: asks the database, and gives up on it within two seconds."""
+    """For a readiness probe: asks the database, and gives up on it within two seconds.
+
+    Before the process stops, it says so for some seconds, while it still answers everything.
+    """
+    if not lifecycle_of(request.scope["state"]).is_ready:
+        raise ShuttingDown
     if not await get_database(request).is_ready():
         raise DatabaseUnavailable
     return ReadinessResponse(data=Readiness(status="ready", database="connected"))

@@ -24,6 +24,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from app.accounts.credentials import Actor, credential_is_live
 from app.accounts.errors import Unauthenticated
+from app.core.admission import Admission
 from app.core.errors import Overloaded, ValidationFailed
 from app.core.metrics import IDEMPOTENT_REPLAYS
 from app.core.responses import FieldError, FieldErrorCode
@@ -160,7 +161,8 @@ class KeyTurns:
     without a connection. At most half of the pool may wait for keys that other workers hold.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, admission: Admission) -> None:
+        self._admission = admission
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         self._waiting = 0
         self._claims = asyncio.Semaphore(max(1, settings.database_pool_size // 2))
@@ -176,7 +178,8 @@ class KeyTurns:
         self._waiting += 1
         try:
             async with asyncio.timeout_at(deadline):
-                await lock.acquire()
+                with self._admission.aside():
+                    await lock.acquire()
         except TimeoutError:
             raise IdempotencyInFlight from None
         finally:

@@ -1,0 +1,146 @@
+"""More requests at once than a worker may have: the surplus is refused, and only the surplus."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import asyncpg
+import httpx
+import pytest
+
+from app.core.settings import Settings
+from app.db.session import Database
+from app.main import create_app
+from tests.conftest import NewDatabase
+from tests.core.test_connections import connected
+from tests.observability.support import Samples
+from tests.support import Account, assert_error, make_account, served, service_settings
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+MAXIMUM = 3
+
+
+@pytest.fixture(scope="module")
+def small_settings(new_database: NewDatabase) -> Settings:
+    return service_settings(
+        new_database(),
+        maximum_concurrent_requests=MAXIMUM,
+        cors_origins="https://app.example.com",
+    )
+
+
+@pytest.fixture(scope="module")
+def small_url(small_settings: Settings) -> Iterator[str]:
+    with served(create_app(small_settings)) as url:
+        yield url
+
+
+@pytest.fixture
+async def dora(small_settings: Settings, small_url: str) -> AsyncIterator[Account]:
+    database = Database(small_settings)
+    account = await make_account(database, small_url)
+    yield account
+    await account.client.aclose()
+    await database.close()
+
+
+@pytest.fixture
+async def lock(small_settings: Settings) -> "AsyncIterator[Connection]":
+    """While its transaction lasts, no statement on tasks gets on."""
+    connection = await asyncpg.connect(small_settings.required_database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+    yield connection
+    await connection.close()
+
+
+async def at_work(client: httpx.AsyncClient, number: int) -> None:
+    """Return once the service has so many requests under way, besides the one that asks."""
+    async with asyncio.timeout(10):
+        while True:
+            samples = Samples.of((await client.get("/metrics")).text)
+            if samples.total("http_server_active_requests") == number + 1:
+                return
+
+
+async def test_the_surplus_is_refused_in_the_envelope_and_probes_pass(
+    dora: Account, lock: "Connection"
+) -> None:
+    before = Samples.of((await dora.client.get("/metrics")).text)
+    working = [asyncio.create_task(dora.client.get("/api/v1/tasks")) for _ in range(MAXIMUM)]
+    await at_work(dora.client, MAXIMUM)
+
+    refused = await dora.client.get("/api/v1/users/me", headers={"X-Request-ID": "surplus"})
+    assert_error(refused, 503, "overloaded")
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.headers["X-Request-ID"] == "surplus"
+    from_a_page = {"Origin": "https://app.example.com"}
+    shown = await dora.client.get("/api/v1/users/me", headers=from_a_page)
+    # Without these headers the page could not even see that it was refused.
+    assert_error(shown, 503, "overloaded")
+    assert shown.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+    for probe in ("/health", "/health/ready", "/metrics"):
+        assert (await dora.client.get(probe)).status_code == 200
+
+    await lock.close()
+    assert {(await request).status_code for request in working} == {200}
+    assert (await dora.client.get("/api/v1/users/me")).status_code == 200
+    after = Samples.of((await dora.client.get("/metrics")).text)
+    name = "taskflow_refused_requests_total"
+    assert after.total(name) - before.total(name) == 2
+
+
+async def test_clients_that_are_slow_to_send_keep_nobody_out(dora: Account, small_url: str) -> None:
+    head = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 20\r\nAuthorization: Bearer " + dora.token.encode() + b"\r\n\r\n"
+    )
+    slow = [connected(small_url) for _ in range(MAXIMUM + 2)]
+    connections = [await one.__aenter__() for one in slow]
+    for number, connection in enumerate(connections, start=1):
+        await connection.send(head, b'{"title"')
+        await at_work(dora.client, number)
+
+    assert (await dora.client.get("/api/v1/tasks")).status_code == 200
+    for connection in connections:
+        await connection.send(b': "slow"   }')
+        assert (await connection.answer())[0].startswith(b"http/1.1 201 ")
+    for one in slow:
+        await one.__aexit__(None, None, None)
+
+
+async def test_a_body_that_comes_when_the_worker_is_full_is_refused(
+    dora: Account, small_url: str, lock: "Connection"
+) -> None:
+    head = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 20\r\nAuthorization: Bearer " + dora.token.encode() + b"\r\n\r\n"
+    )
+    async with connected(small_url) as connection:
+        await connection.send(head, b'{"title"')
+        await at_work(dora.client, 1)
+        working = [asyncio.create_task(dora.client.get("/api/v1/tasks")) for _ in range(MAXIMUM)]
+        await at_work(dora.client, MAXIMUM + 1)
+        await connection.send(b': "late"   }')
+        assert (await connection.answer())[0].startswith(b"http/1.1 503 ")
+    await lock.close()
+    assert {(await request).status_code for request in working} == {200}
+    assert (await dora.client.get("/api/v1/tasks")).json()["data"]["total"] == 0
+
+
+async def test_those_who_wait_for_an_idempotency_key_keep_nobody_out(
+    dora: Account, lock: "Connection"
+) -> None:
+    key = {"Idempotency-Key": "the-same"}
+    repeats = [
+        asyncio.create_task(dora.client.post("/api/v1/tasks", json={"title": "Once"}, headers=key))
+        for _ in range(MAXIMUM)
+    ]
+    await at_work(dora.client, MAXIMUM)
+    assert (await dora.client.get("/api/v1/users/me")).status_code == 200
+
+    await lock.close()
+    assert {(await request).status_code for request in repeats} == {201}

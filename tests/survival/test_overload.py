@@ -1,0 +1,64 @@
+"""More than a service can do: some are refused at once, the others are served as before."""
+
+import pytest
+
+from app.core.settings import Settings
+from app.db.session import Database
+from tests.conftest import NewDatabase
+from tests.support import (
+    Account,
+    RunningService,
+    make_account,
+    run_sql,
+    running_service,
+    service_settings,
+)
+from tests.survival.load import Load
+
+pytestmark = pytest.mark.survival
+
+REFUSED_WITHIN_SECONDS = 0.1
+# A statement on tasks takes 20 ms and no processor: with this pool the capacity is 200 a second,
+# and processors are left for the load.
+SLOW = (
+    "ALTER TABLE tasks RENAME TO stored_tasks",
+    "CREATE VIEW tasks AS SELECT t.* FROM stored_tasks t, (SELECT pg_sleep(0.02)) AS slow",
+)
+POOL_SIZE = 4
+MAXIMUM = 40
+
+
+async def test_at_three_times_its_capacity_a_service_refuses_at_once_and_serves_others_as_before(
+    new_database: NewDatabase,
+) -> None:
+    url = new_database()
+    limits = {
+        "DATABASE_POOL_SIZE": str(POOL_SIZE),
+        "MAXIMUM_CONCURRENT_REQUESTS": str(MAXIMUM),
+        "RATE_LIMIT_API": "",
+    }
+    with running_service(url, **limits) as service:
+        account = await logged_in(service_settings(url), service)
+        task = await account.create_task()
+        run_sql(url, *SLOW)
+        load = Load(service.base_url, f"/api/v1/tasks/{task['id']}", account.token)
+        # Nominal is what a full service takes that nobody asks for more.
+        nominal = await load.by_clients(MAXIMUM, 2)
+        capacity = nominal.per_second(200)
+        over = await load.by_clock(3 * capacity, 3, connections=8 * MAXIMUM)
+        load.close()
+        await account.client.aclose()
+
+    assert set(nominal.latencies) == {200}
+    assert set(over.latencies) == {200, 503}
+    assert over.broken == 0
+    assert over.per_second(200) > 0.8 * capacity
+    assert over.quantile(200, 0.99) <= 2 * nominal.quantile(200, 0.99)
+    assert over.quantile(503, 0.99) < REFUSED_WITHIN_SECONDS
+
+
+async def logged_in(settings: Settings, service: RunningService) -> Account:
+    database = Database(settings)
+    account = await make_account(database, service.base_url)
+    await database.close()
+    return account
