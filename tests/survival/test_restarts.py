@@ -1,0 +1,180 @@
+"""Ends and restarts: readiness fails first, what was begun is finished, nobody is turned away."""
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+
+import httpx
+import pytest
+
+from tests.conftest import NewDatabase
+from tests.db.support import PATIENCE, eventually, run_sql
+from tests.observability.test_workers import started_workers
+from tests.support import RunningService, blocking_client, running_service
+from tests.survival.test_slow_and_vanished_clients import account_on, locked_tasks
+from tests.survival.writers import Answer, Writers
+
+pytestmark = pytest.mark.survival
+
+LONG = "60"
+PATIENT = {"DATABASE_STATEMENT_TIMEOUT": LONG, "DATABASE_LOCK_TIMEOUT": LONG}
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'taskflow' "
+    "AND datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+def get(service: RunningService, path: str) -> httpx.Response:
+    """Over a new connection, as a load balancer's next request may come."""
+    with blocking_client(service.base_url) as client:
+        return client.get(path)
+
+
+def code_of_readiness(service: RunningService) -> str:
+    code: str = get(service, "/health/ready").json().get("code", "ready")
+    return code
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_readiness_fails_first_and_everything_is_still_answered_meanwhile(
+    new_database: NewDatabase, workers: str
+) -> None:
+    with running_service(new_database(), WORKERS=workers, SHUTDOWN_DELAY="2") as service:
+        service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: code_of_readiness(service) == "shutting_down")
+        # Whichever worker is asked.
+        answers = [get(service, "/health/ready") for _ in range(8)]
+        others = [get(service, "/health") for _ in range(8)]
+        assert service.process.poll() is None
+        code = service.process.wait(PATIENCE)
+
+    assert code == 0, service.output()
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.headers["Retry-After"] for answer in answers} == {"1"}
+    assert {answer.status_code for answer in others} == {200}
+    assert "Traceback" not in service.output()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_write_that_is_under_way_is_finished_and_answered(
+    new_database: NewDatabase, workers: str
+) -> None:
+    url = new_database()
+    with running_service(url, WORKERS=workers) as service, ThreadPoolExecutor(1) as elsewhere:
+        account = account_on(service, url)
+        headers = {"Authorization": f"Bearer {account.token}"}
+        with blocking_client(service.base_url, headers) as client:
+            with locked_tasks(url):
+                write = elsewhere.submit(client.post, "/api/v1/tasks", json={"title": "Last"})
+                eventually(lambda: run_sql(url, WAITING) == 1)
+                service.process.send_signal(signal.SIGTERM)
+                eventually(lambda: "Shutting down" in service.output())
+                assert not write.done()
+            response = write.result(PATIENCE)
+        code = service.process.wait(PATIENCE)
+
+    assert response.status_code == 201
+    assert response.headers["Connection"] == "close"
+    assert run_sql(url, "SELECT array_agg(title) FROM tasks") == ["Last"]
+    assert code == 0, service.output()
+
+
+def test_what_does_not_end_in_time_is_told_to_come_back(new_database: NewDatabase) -> None:
+    url = new_database()
+    with (
+        running_service(url, **PATIENT) as service,
+        blocking_client(service.base_url) as client,
+        locked_tasks(url),
+        ThreadPoolExecutor(1) as elsewhere,
+    ):
+        client.headers["Authorization"] = f"Bearer {account_on(service, url).token}"
+        write = elsewhere.submit(client.post, "/api/v1/tasks", json={"title": "Never"})
+        eventually(lambda: run_sql(url, WAITING) == 1)
+        service.process.send_signal(signal.SIGTERM)
+        response = write.result(PATIENCE)
+        assert service.process.wait(PATIENCE) == 0, service.output()
+        eventually(lambda: run_sql(url, WAITING) == 0)
+
+    assert response.status_code == 503
+    assert response.json()["code"] == "overloaded"
+    assert run_sql(url, "SELECT count(*) FROM tasks") == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_further_signals_end_the_delay_and_then_the_wait_for_what_is_under_way(
+    new_database: NewDatabase, workers: str
+) -> None:
+    url = new_database()
+    settings = PATIENT | {"SHUTDOWN_DELAY": LONG, "WORKERS": workers}
+    with (
+        running_service(url, **settings) as service,
+        blocking_client(service.base_url) as client,
+        locked_tasks(url),
+        ThreadPoolExecutor(1) as elsewhere,
+    ):
+        client.headers["Authorization"] = f"Bearer {account_on(service, url).token}"
+        write = elsewhere.submit(client.post, "/api/v1/tasks", json={"title": "Never"})
+        eventually(lambda: run_sql(url, WAITING) == 1)
+        service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: code_of_readiness(service) == "shutting_down")
+        service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: service.output().count("Shutting down") == int(workers))
+        assert not write.done()
+        service.process.send_signal(signal.SIGTERM)
+        # It would have eight seconds.
+        assert service.process.wait(4) == 0, service.output()
+        eventually(write.done)
+
+
+def roll(service: RunningService, times: int) -> None:
+    """Replace both workers so many times, waiting for each time to end."""
+    for time in range(1, times + 1):
+        service.process.send_signal(signal.SIGHUP)
+        started_workers(service, 2 + 2 * time)
+        eventually(partial(has_ended_workers, service, 2 * time))
+
+
+def has_ended_workers(service: RunningService, count: int) -> bool:
+    return service.output().count("Finished server process") == count
+
+
+def failures(writers: Writers) -> list[Answer]:
+    return [answer for answer in writers.answers if answer.status not in {200, 201}]
+
+
+def roll_under_writes(url: str, times: int) -> Writers:
+    limits = {"WORKERS": "2", "RATE_LIMIT_API": "", "SHUTDOWN_DELAY": LONG}
+    with running_service(url, **limits) as service:
+        with Writers(url, [service.base_url], count=8) as writers:
+            roll(service, times)
+            writers.wait_for_writes(50)
+            ready = [get(service, "/health/ready").status_code for _ in range(8)]
+        # SIGINT is not delayed.
+        assert service.stop(signal.SIGINT) == 0, service.output()
+    assert set(ready) == {200}
+    return writers
+
+
+def test_a_rolling_restart_fails_no_request(new_database: NewDatabase) -> None:
+    writers = roll_under_writes(new_database(), 1)
+
+    assert failures(writers) == []
+    writers.verify()
+
+
+def test_nodes_that_restart_one_after_the_other_break_no_request(new_database: NewDatabase) -> None:
+    url = new_database()
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(running_service(url, RATE_LIMIT_API="")) for _ in range(2)]
+        writers = Writers(url, [node.base_url for node in nodes], count=8)
+        with writers:
+            for node in nodes:
+                assert node.stop() == 0
+                writers.wait_for_writes(20)
+                port = int(node.base_url.rpartition(":")[2])
+                stack.enter_context(running_service(url, port, RATE_LIMIT_API=""))
+                writers.wait_for_writes(50)
+    # A node that is not there refuses the connection; whatever one was asked, it answered.
+    assert {answer.code for answer in failures(writers)} == {"ConnectError"}
+    writers.verify()
