@@ -1,5 +1,6 @@
 """What the database's refusals mean, to clients and to whoever reads the log."""
 
+import re
 import traceback
 
 import asyncpg
@@ -51,9 +52,12 @@ def _of_the_driver(error: BaseException) -> BaseException | None:
 
 
 def violated_constraint(error: BaseException) -> str | None:
-    """The name of the constraint that refused a write, which tells what was taken or missing."""
+    """The name of the constraint that refused a write, which tells what was taken or missing.
+
+    A partition's, and a shard's, has a number behind the name of the whole table's.
+    """
     name: str | None = getattr(_of_the_driver(error), "constraint_name", None)
-    return name
+    return name and re.sub(r"_\d+$", "", name)
 
 
 def sqlstate_of(error: BaseException) -> str:

@@ -47,6 +47,8 @@ columns = Task.__table__.c
 READ = [columns[name] for name in TaskRead.model_fields]
 READ_IN_TRASH = [columns[name] for name in TrashedTaskRead.model_fields]
 TASK_ID = bindparam("task_id", type_=Task.id.type)
+TASK_IDS = func.pg_get_serial_sequence(Task.__tablename__, Task.id.name)
+"""The name of the sequence that ids come from."""
 VERSIONS = bindparam("versions", type_=ARRAY(Integer))
 
 
@@ -214,8 +216,9 @@ def put_task(
         set_=new,
         where=holds,
     )
-    # PostgreSQL marks a row that an ON CONFLICT has found, and not one that it has inserted.
-    return upsert.returning(*READ, literal_column("tasks.xmax = 0", Boolean).label("is_new"))
+    # The statement has allotted an id, which a task that was there does not have. (Its `xmax` would
+    # tell too, but partitioned tables have no system columns.)
+    return upsert.returning(*READ, (Task.id == func.currval(TASK_IDS)).label("is_new"))
 
 
 def matching(

@@ -181,6 +181,7 @@ def replace(owner_id: int, first: int, last: int) -> Update:
         update(Task)
         .where(
             _between(first, last),
+            Task.owner_id == owner_id,
             Task.id == found.c.id,
             # Again, for the row as it is when its lock is won; in words that fit no index.
             Task.external_id.is_not_distinct_from(s.external_id),

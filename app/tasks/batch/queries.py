@@ -32,7 +32,7 @@ from sqlalchemy.sql.elements import KeyedColumnElement
 from app.accounts.credentials import Actor, credential_is_live
 from app.tasks.batch.workspace import Change, Row
 from app.tasks.models import Task
-from app.tasks.queries import columns, owned_by
+from app.tasks.queries import TASK_IDS, columns, owned_by
 
 WRITTEN = [one for one in columns if one.computed is None]
 NULLABLE = {one.name for one in WRITTEN if one.nullable}
@@ -44,8 +44,7 @@ TEXTS = {"title", "title_key", "description", "tags"}
 def allot_ids(creates: int) -> Select[Any]:
     """The time, and ids for so many new tasks; the first row has none."""
     number = func.generate_series(0, creates).column_valued("number")
-    sequence = func.pg_get_serial_sequence(Task.__tablename__, "id")
-    new_id = case((number > 0, func.nextval(sequence, type_=BigInteger)))
+    new_id = case((number > 0, func.nextval(TASK_IDS, type_=BigInteger)))
     return select(func.now().label("now"), new_id.label("id"))
 
 
