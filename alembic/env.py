@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from alembic import context
-from app.core.settings import load_settings
+from app.core.settings import Pooler, load_settings
 from app.db.errors import LOCK_NOT_AVAILABLE, sqlstate_of
 from app.db.registry import metadata
 from app.db.session import make_engine
@@ -22,19 +22,23 @@ LOCK_ATTEMPTS = 30
 SECONDS_BETWEEN_ATTEMPTS = 1
 
 
-def _database_url() -> str:
-    url: str | None = context.config.attributes.get("database_url")
-    if url is None:
-        setting = load_settings().database_url
-        if setting is None:
-            raise SystemExit("DATABASE_URL is not set; in development use: taskflow migrate")
-        url = setting.get_secret_value()
-    return url
+def _database() -> tuple[str, Pooler]:
+    """The database's URL, and what kind of pooler it leads to."""
+    attributes = context.config.attributes
+    if "database_url" in attributes:
+        return attributes["database_url"], attributes["pooler"]
+    settings = load_settings()
+    if settings.database_url is None:
+        raise SystemExit("DATABASE_URL is not set; in development use: taskflow migrate")
+    return settings.required_database_url, settings.database_pooler
 
 
 def _migrate(connection: Connection) -> None:
     context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
     with context.begin_transaction():
+        # It takes as long as it takes, whatever holds for others behind a pooler.
+        context.execute("SET LOCAL statement_timeout = 0")
+        context.execute("SET LOCAL lock_timeout = 0")
         # Nodes that are rolled out together all migrate: the first does it, the others wait here
         # and then find nothing left to do.
         context.execute(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
@@ -62,10 +66,12 @@ async def _migrate_when_tables_are_free(connection: AsyncConnection) -> None:
 
 
 async def _migrate_online() -> None:
+    url, pooler = _database()
     engine = make_engine(
-        _database_url(),
+        url,
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         settings={"application_name": "taskflow migrate"},
+        pooler=pooler,
         poolclass=pool.NullPool,
     )
     try:

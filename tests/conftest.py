@@ -5,7 +5,9 @@ Tests are kept apart by tenancy: each takes fresh accounts and cleans nothing.
 
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 from uuid import uuid4
@@ -25,7 +27,16 @@ from app.db.migrations import migrate
 from app.db.session import Database
 from app.main import create_app
 from tests.contract.conformance import watch_answers
-from tests.support import Account, http_client, make_account, run_sql, served, service_settings
+from tests.proxies import PROGRAMS, Redis, pgbouncer
+from tests.support import (
+    SERVICE_DEFAULTS,
+    Account,
+    http_client,
+    make_account,
+    run_sql,
+    served,
+    service_settings,
+)
 
 NewDatabase = Callable[[], str]
 NewAccount = Callable[..., Awaitable[Account]]
@@ -51,8 +62,17 @@ NEEDS = {
 }
 
 
-# Debian puts servers where an ordinary user's PATH does not look.
-PROGRAMS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--through-pgbouncer",
+        action="store_true",
+        help="let the services reach their databases through PgBouncer in transaction mode",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--through-pgbouncer"):
+        SERVICE_DEFAULTS["database_pooler"] = "transaction"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -63,6 +83,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("REQUIRE_ALL") == "1":
                 pytest.fail(message)
             pytest.skip(message)
+    if item.get_closest_marker("direct") and item.config.getoption("--through-pgbouncer"):
+        pytest.skip("is about what a session keeps")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -138,19 +160,29 @@ def template_url(new_empty_database: NewDatabase) -> str:
 
 
 @pytest.fixture(scope="session")
-def new_database(server_url: str, template_url: str) -> Iterator[NewDatabase]:
+def new_database(
+    server_url: str, template_url: str, pytestconfig: pytest.Config
+) -> Iterator[NewDatabase]:
     """Makes migrated databases, for tests of what is global: faults, the command line."""
-    yield from _databases(server_url, clone_of=make_url(template_url).database or "")
+    clone_of = make_url(template_url).database or ""
+    if not pytestconfig.getoption("--through-pgbouncer"):
+        yield from _databases(server_url, clone_of=clone_of)
+        return
+    with pgbouncer(server_url) as pooled_url:
+        yield from _databases(server_url, clone_of=clone_of, reached_by=pooled_url)
 
 
-def _databases(server_url: str, *, clone_of: str) -> Iterator[NewDatabase]:
+def _databases(
+    server_url: str, *, clone_of: str, reached_by: str | None = None
+) -> Iterator[NewDatabase]:
     made: list[str] = []
+    url = make_url(reached_by or server_url)
 
     def new() -> str:
         name = f"taskflow_test_{uuid4().hex[:12]}"
         run_sql(server_url, f'CREATE DATABASE "{name}" TEMPLATE "{clone_of}"')
         made.append(name)
-        return make_url(server_url).set(database=name).render_as_string(hide_password=False)
+        return url.set(database=name).render_as_string(hide_password=False)
 
     yield new
     if made:
@@ -201,6 +233,14 @@ async def new_account(base_url: str, database: Database) -> AsyncIterator[NewAcc
     yield new
     for account in made:
         await account.client.aclose()
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Redis(Path(folder))
+        yield server
+        server.kill()
 
 
 @pytest.fixture

@@ -143,6 +143,14 @@ async def make_credential(
     return token, credential_id
 
 
+# What the run as a whole asks of every service under test.
+SERVICE_DEFAULTS: dict[str, Any] = {}
+
+
+def as_environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {name.upper(): str(value) for name, value in settings.items()}
+
+
 def service_settings(database_url: str, **overrides: Any) -> Settings:
     """The settings of a service under test, whatever the environment says."""
     return Settings.model_validate(
@@ -153,6 +161,7 @@ def service_settings(database_url: str, **overrides: Any) -> Settings:
             # Tests share one address, from which they guess wrong passwords all the time.
             "rate_limit_login": "",
             "rate_limit_login_address": "",
+            **SERVICE_DEFAULTS,
             **overrides,
         }
     )
@@ -293,6 +302,7 @@ def running_service(
                 "SECRET_KEY": SECRET_KEY,
                 # No load balancer has to notice that it ends.
                 "SHUTDOWN_DELAY": "0",
+                **as_environment(SERVICE_DEFAULTS),
                 **environment,
             },
             Path(folder) / "log",

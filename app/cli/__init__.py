@@ -112,7 +112,7 @@ def serve() -> None:
     with settings_with_database() as settings, common_folder(workers=settings.workers):
         if settings.environment is Environment.DEVELOPMENT:
             tell("Migrating the database …")
-            migrate_database(settings.required_database_url)
+            migrate_database(settings.required_database_url, settings.database_pooler)
             tell(f"Open http://{settings.host}:{settings.port}/docs (Ctrl-C stops)")
         # Workers are processes of their own, and read their settings from the environment.
         os.environ["DATABASE_URL"] = settings.required_database_url
@@ -152,7 +152,7 @@ def _refuse_taken_port(settings: Settings) -> None:
 def migrate() -> None:
     """Bring the database's schema up to date. Safe to run from several nodes at once."""
     with settings_with_database() as settings:
-        migrate_database(settings.required_database_url)
+        migrate_database(settings.required_database_url, settings.database_pooler)
     typer.echo("The schema is up to date.")
 
 

@@ -66,7 +66,7 @@ def with_database(work: Callable[[Database, Settings], Awaitable[Result]]) -> Re
 
     with settings_with_database() as settings:
         if settings.environment is Environment.DEVELOPMENT:
-            migrate_database(settings.required_database_url)
+            migrate_database(settings.required_database_url, settings.database_pooler)
         try:
             return asyncio.run(run(settings))
         except asyncio.CancelledError:

@@ -61,6 +61,7 @@ def _as_rate_limit(value: object) -> object:
     return found[0]
 
 
+Pooler = Literal["none", "transaction"]
 RateLimit = Annotated[limits.RateLimitItem | None, BeforeValidator(_as_rate_limit)]
 
 
@@ -126,6 +127,7 @@ class Settings(BaseSettings):
     environment: Environment = Environment.DEVELOPMENT
     data_dir: Path = Field(default_factory=_default_data_dir)
     database_url: SecretStr | None = Field(default=None, validate_default=True)
+    database_pooler: Pooler = "none"
     database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
     database_pool_timeout: Annotated[float, Field(gt=0, le=60)] = 0.8
     database_connect_timeout: Annotated[float, Field(gt=0, le=60)] = 1.5

@@ -80,8 +80,9 @@ class MeasuredStatement:
         self._text = prepared.get_query()
         self._name = operation_name(self._text)
 
-    def fetch(self, *args: Any) -> Awaitable[Any]:  # noqa: ANN401 - asyncpg's own
-        return measured(self._connection, self._name, self._text, self._prepared.fetch(*args))
+    def fetch(self, *args: Any, **options: Any) -> Awaitable[Any]:  # noqa: ANN401 - asyncpg's own
+        work = self._prepared.fetch(*args, **options)
+        return measured(self._connection, self._name, self._text, work)
 
     def cursor(self, *args: Any) -> Awaitable[Any]:  # noqa: ANN401 - asyncpg's own
         return measured(self._connection, self._name, self._text, self._prepared.cursor(*args))

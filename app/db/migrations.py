@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from app.core.settings import CHECKOUT
+from app.core.settings import CHECKOUT, Pooler
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -10,20 +10,21 @@ if TYPE_CHECKING:
 # Alembic takes a tenth of a second to import, which only those pay who migrate.
 
 
-def alembic_config(database_url: str) -> "Config":
+def alembic_config(database_url: str, pooler: Pooler = "none") -> "Config":
     """Alembic's configuration for this database, its secrets in no file and no log."""
     from alembic.config import Config  # noqa: PLC0415 - see above
 
     config = Config(CHECKOUT / "alembic.ini")
     config.attributes["database_url"] = database_url
+    config.attributes["pooler"] = pooler
     return config
 
 
-def migrate(database_url: str) -> None:
+def migrate(database_url: str, pooler: Pooler = "none") -> None:
     """Upgrade to the newest schema. Safe to run from several nodes at once: they take turns.
 
     Needs a thread without a running event loop.
     """
     from alembic import command  # noqa: PLC0415 - see above
 
-    command.upgrade(alembic_config(database_url), "head")
+    command.upgrade(alembic_config(database_url, pooler), "head")

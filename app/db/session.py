@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from app.core.metrics import PoolState
-from app.core.settings import Settings
+from app.core.settings import Pooler, Settings
 from app.db.errors import report
 from app.db.instrumentation import MeasuredConnection, MeasuredPool
+from app.db.pooler import SETTINGS_THAT_POOLERS_PASS_ON, PooledConnection
 from app.db.servers import Server, Servers, watched
 from app.db.statements import Statement
 
@@ -56,6 +57,7 @@ def make_engine(
     command_timeout: float | None = None,
     settings: dict[str, str],
     servers: Servers | None = None,
+    pooler: Pooler = "none",
     **options: Any,  # noqa: ANN401 - SQLAlchemy's own
 ) -> AsyncEngine:
     """An engine over asyncpg, which reads the URL itself and so knows all parameters of libpq.
@@ -64,6 +66,12 @@ def make_engine(
     that share `servers` share what is known about them.
     """
     known = servers or Servers(database_url)
+    driver: dict[str, Any] = {"connection_class": MeasuredConnection}
+    settings = {"application_name": "taskflow", "timezone": "UTC", **settings}
+    if pooler == "transaction":
+        driver = {"connection_class": PooledConnection, "statement_cache_size": 0}
+        # Others are refused: the pooler's own file has them.
+        settings = {name: settings[name] for name in SETTINGS_THAT_POOLERS_PASS_ON}
 
     async def open_one(server: Server, seconds: float) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(
@@ -71,8 +79,8 @@ def make_engine(
             **server._asdict(),
             timeout=seconds,
             command_timeout=command_timeout,
-            connection_class=MeasuredConnection,
-            server_settings={"application_name": "taskflow", "timezone": "UTC", **settings},
+            server_settings=settings,
+            **driver,
         )
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
@@ -111,6 +119,7 @@ class Database:
         common: dict[str, Any] = {
             "connect_timeout": settings.database_connect_timeout,
             "settings": {name: milliseconds(seconds) for name, seconds in limits.items()},
+            "pooler": settings.database_pooler,
             "command_timeout": limit + SERVER_IS_GONE_AFTER,
             "isolation_level": "AUTOCOMMIT",
         }

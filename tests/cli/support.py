@@ -9,7 +9,7 @@ from collections.abc import Callable
 from unittest import mock
 
 from app.cli import main
-from tests.support import CLEAN_ENVIRONMENT
+from tests.support import CLEAN_ENVIRONMENT, SERVICE_DEFAULTS, as_environment
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 AddUsers = Callable[..., None]
@@ -19,7 +19,8 @@ def taskflow(
     *arguments: str, text: str = "", **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command in this process, from its arguments to its exit code."""
-    environment = CLEAN_ENVIRONMENT | {"ENVIRONMENT": "testing", "COLUMNS": "200"} | environment
+    told = {"ENVIRONMENT": "testing", "COLUMNS": "200"} | as_environment(SERVICE_DEFAULTS)
+    environment = CLEAN_ENVIRONMENT | told | environment
     output, errors, code = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO(), 0
     with (
         mock.patch.dict(os.environ, environment, clear=True),

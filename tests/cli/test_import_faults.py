@@ -16,7 +16,14 @@ import pytest
 
 from app.tasks.imports import ROWS_AT_ONCE
 from tests.cli.support import AddUsers, Run
-from tests.support import CLEAN_ENVIRONMENT, SECRET_KEY, TASKFLOW, run_sql
+from tests.support import (
+    CLEAN_ENVIRONMENT,
+    SECRET_KEY,
+    SERVICE_DEFAULTS,
+    TASKFLOW,
+    as_environment,
+    run_sql,
+)
 
 DEADLINE_SECONDS = 60
 
@@ -226,6 +233,7 @@ async def test_an_import_that_is_told_to_stop_leaves_nothing_behind(
         "ENVIRONMENT": "testing",
         "DATABASE_URL": database_url,
         "SECRET_KEY": SECRET_KEY,
+        **as_environment(SERVICE_DEFAULTS),
     }
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():

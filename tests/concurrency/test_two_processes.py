@@ -1,13 +1,8 @@
 """Several server processes on one database, and on one Redis."""
 
 import contextlib
-import shutil
-import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +11,7 @@ import pytest
 from app.core import rate_limits
 from app.main import create_app
 from tests.conftest import NewDatabase
+from tests.proxies import Redis
 from tests.support import blocking_client, running_service, served, service_settings
 
 PASSWORD = "zebra-crossing-at-noon-1"
@@ -59,51 +55,6 @@ def test_what_is_revoked_on_one_process_is_refused_by_the_other_on_the_very_next
             assert here.delete(f"/api/v1/api-keys/{key['id']}").status_code == 200
             assert there.post("/api/v1/tasks", json={"title": "x"}).status_code == 401
         assert here.get("/api/v1/tasks").json()["data"]["total"] == 10
-
-
-class Redis:
-    """A real Redis server on a free port of loopback, with nothing on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"redis://:redis-password@127.0.0.1:{self.port}/0"
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                shutil.which("redis-server") or "redis-server",
-                *("--port", str(self.port)),
-                *("--bind", "127.0.0.1"),
-                *("--requirepass", "redis-password"),
-                *("--save", ""),
-                *("--dir", str(self._folder)),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.02)
-        raise AssertionError("Redis did not start")
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-@pytest.fixture
-def redis() -> Iterator[Redis]:
-    with tempfile.TemporaryDirectory() as folder:
-        server = Redis(Path(folder))
-        yield server
-        server.kill()
 
 
 @pytest.mark.long

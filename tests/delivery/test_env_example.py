@@ -7,7 +7,7 @@ from app.core.settings import Environment, InvalidSettings, Settings, load_setti
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / ".env.example"
-COMPOSE_ONLY = {"POSTGRES_PASSWORD"}
+COMPOSE_ONLY = {"POSTGRES_PASSWORD", "DATABASE_HOST"}
 
 
 def shown() -> dict[str, str]:

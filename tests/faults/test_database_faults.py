@@ -99,6 +99,8 @@ async def test_a_registration_whose_commit_fails_gets_no_success(
             assert_error(response, 503, "database_unavailable")
 
 
+# A pooler would lend the connection that is ended to the one who ends it.
+@pytest.mark.direct
 async def test_connections_that_the_server_ends_cost_a_503_and_then_all_is_well(
     carol: Account, fault_settings: Settings
 ) -> None:
@@ -137,6 +139,7 @@ async def test_a_full_pool_is_answered_at_once_with_503(
     assert (await carol.client.get("/api/v1/tasks")).status_code == 200
 
 
+@pytest.mark.direct
 async def test_a_lock_that_another_keeps_is_a_503_before_the_statement_has_had_its_time(
     carol: Account, fault_settings: Settings, log_lines: list[dict[str, Any]]
 ) -> None:
@@ -159,6 +162,7 @@ async def test_a_lock_that_another_keeps_is_a_503_before_the_statement_has_had_i
     assert states == ["55P03", "55P03"]
 
 
+@pytest.mark.direct
 async def test_a_transaction_that_does_nothing_is_ended_and_lets_go_of_its_locks(
     carol: Account, fault_settings: Settings
 ) -> None:

@@ -24,7 +24,10 @@ TRASHED = (
     "deleted_at) SELECT 1, n, n, '', 'pending', 'low', now() - n * interval '1 day'"
     " + interval '1 hour' FROM generate_series(1, 40) n"
 )
-LIVE = "updated_at) VALUES (1, 'live', 'live', '', 'pending', 'low', '2000-01-01')"
+LIVE = (
+    "created_at, updated_at)"
+    " VALUES (1, 'live', 'live', '', 'pending', 'low', '2000-01-01', '2000-01-01')"
+)
 FILL = (ADA, TASKS + TRASHED, TASKS + LIVE)
 
 
@@ -120,6 +123,8 @@ def test_an_operator_can_purge_at_any_time(new_database: NewDatabase) -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         connection = runner.run(asyncpg.connect(url))
         assert runner.run(connection.fetchval("SELECT count(*) FROM tasks")) == 21
-        runner.run(connection.execute("SELECT pg_advisory_lock($1)", purge.PURGE_LOCK))
+        transaction = connection.transaction()
+        runner.run(transaction.start())
+        runner.run(connection.execute("SELECT pg_advisory_xact_lock($1)", purge.PURGE_LOCK))
         assert purged() == "Another process is purging; nothing was done here.\n"
         runner.run(connection.close())

@@ -234,7 +234,12 @@ async def test_a_moment_bounds_the_walk_in_the_order_of_the_other_moment(
 
 
 @pytest.mark.parametrize(
-    ("fields", "kept"), [({}, 1), ({"q": "common"}, 0), ({"tag": ["common"]}, 0)]
+    ("fields", "kept"),
+    [
+        pytest.param({}, 1, marks=pytest.mark.direct),
+        ({"q": "common"}, 0),
+        ({"tag": ["common"]}, 0),
+    ],
 )
 async def test_a_list_with_filters_is_planned_for_the_values_of_each_request(
     filled_database_url: str, fields: dict[str, Any], kept: int
