@@ -125,12 +125,16 @@ def test_the_database_keeps_its_data_in_a_volume_and_is_not_published() -> None:
     assert "ports" not in database
 
 
+def started_by(profile: str) -> dict[str, Any]:
+    """The services that are started only with this profile."""
+    return {name: one for name, one in services().items() if one.get("profiles") == [profile]}
+
+
 def test_dashboards_start_only_when_asked_for_and_show_themselves_to_this_machine_alone() -> None:
-    extra = {name: service for name, service in services().items() if "profiles" in service}
+    extra = started_by("observability")
 
     assert extra.keys() == {"prometheus", "grafana"}
     for service in extra.values():
-        assert service["profiles"] == ["observability"]
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
         assert service["cap_drop"] == ["ALL"]
         assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
@@ -144,7 +148,11 @@ def test_dashboards_are_given_the_files_of_this_repository() -> None:
         for source, target, *_ in (text.split(":") for text in service.get("volumes", ()))
         if source.startswith(".")
     }
-    configs = {name: yaml.safe_load(file["content"]) for name, file in compose()["configs"].items()}
+    configs = {
+        name: yaml.safe_load(file["content"])
+        for name, file in compose()["configs"].items()
+        if name.startswith("grafana-")
+    }
 
     assert all((ROOT / source).exists() for source in mounted)
     configuration = Path(services()["prometheus"]["command"][0].partition("=")[2])
@@ -167,3 +175,45 @@ def test_prometheus_asks_the_service_of_compose() -> None:
     assert job["static_configs"] == [
         {"targets": [f"api:{services()['api']['environment']['PORT']}"]}
     ]
+
+
+def test_what_several_machines_need_starts_only_when_asked_for_and_is_not_published() -> None:
+    extra = {name: started_by(name) for name in ("proxy", "pgbouncer", "redis")}
+
+    assert [set(found) for found in extra.values()] == [
+        {"node2", "haproxy"},
+        {"pgbouncer"},
+        {"redis"},
+    ]
+    together = {name: one for found in extra.values() for name, one in found.items()}
+    for name, service in together.items():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["read_only"] is True
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        image = service.get("image", "taskflow")
+        assert image == "taskflow" or re.search(r":\d+\.\d+\.\d+$", image)
+        assert bool(service.get("ports")) == (name == "haproxy")
+    assert together["haproxy"]["ports"] == ["${HOST:-127.0.0.1}:${PROXY_PORT:-8080}:8080"]
+
+
+def test_the_proxy_and_the_pooler_of_compose_lead_to_its_nodes_and_its_database() -> None:
+    folder = ROOT / "app" / "deployment"
+    mounted = [
+        volume.split(":")[0] for one in services().values() for volume in one.get("volumes", ())
+    ]
+    nodes = {
+        f"{alias}:8000"
+        for service in services().values()
+        for alias in service.get("networks", {}).get("default", {}).get("aliases", ())
+    }
+    pooler = (folder / "pgbouncer.ini").read_text()
+    (users,) = services()["pgbouncer"]["configs"]
+
+    assert {"./app/deployment/haproxy.cfg", "./app/deployment/pgbouncer.ini"} <= set(mounted)
+    for name in ("haproxy.cfg", "nginx.conf"):
+        used = set(re.findall(r"server (?:node\d )?(node\d:\d+)", (folder / name).read_text()))
+        assert used == nodes
+    assert "host=database port=5432 dbname=taskflow" in pooler
+    assert f"auth_file = {users['target']}" in pooler
+    # What no session keeps does not disturb a migration, which has the whole time it needs.
+    assert "database/taskflow" in services()["migrate"]["environment"]["DATABASE_URL"]
