@@ -36,12 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # What goes through every way to send statements: sessions, transactions, compiled ones, exports.
 SUBSET = [
     "tests/tasks/test_idempotency.py",
-    "tests/tasks/test_batch.py",
     "tests/tasks/test_export_tasks.py",
-    "tests/tasks/test_filters.py",
-    "tests/accounts/test_api_keys.py",
     "tests/concurrency/test_repeated_writes.py",
-    "tests/cli/test_transfer.py",
 ]
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 FEW = {"default_pool_size = 20": "default_pool_size = 2"}
