@@ -74,9 +74,14 @@ def failovers(times: int, *, fault: str = "kill") -> Story:
     with cluster() as first, standby_of(first) as second:
         primary, standby = first, second
         url = url_of_both(first, second)
-        with running_service(url, WORKERS="2") as service:
+        with running_service(url) as service:
             with Writers(primary.url, [service.base_url]) as writers:
-                for _ in range(times):
+                for number in range(times):
+                    if number > 0:
+                        primary, standby = standby, primary
+                        standby.copy_of(primary)
+                        primary.wait_for_standby()
+                        writers.wait_for_writes(WRITES_BETWEEN)
                     getattr(primary, fault)()
                     writers.wait_for_answers(REFUSALS)
                     standby.promote()
@@ -84,11 +89,7 @@ def failovers(times: int, *, fault: str = "kill") -> Story:
                     # It must not come back as a second primary.
                     primary.kill()
                     writers.wait_for_writes(WRITES_BETWEEN)
-                    primary.copy_of(standby)
-                    primary, standby = standby, primary
-                    primary.wait_for_standby()
-                    writers.wait_for_writes(WRITES_BETWEEN)
-            writers.verify(primary.url)
+            writers.verify(standby.url)
     return pauses, writers
 
 
