@@ -7,8 +7,9 @@ import asyncio
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 STATE_KEY = "taskflow.lifecycle"
@@ -38,7 +39,8 @@ def signals_heeded(lifecycle: Lifecycle, *, shutdown_delay: float) -> Iterator[N
 
     For `shutdown_delay` seconds requests are still accepted, so that load balancers notice. A
     second signal hurries: it ends the delay, or what the server still waits for. A worker's end is
-    delayed by the process that looks after it, for all workers at once.
+    delayed by the process that looks after it, for all workers at once; where that one was killed,
+    its workers end too, and give the port free.
     """
     server = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or not callable(server):
@@ -46,8 +48,8 @@ def signals_heeded(lifecycle: Lifecycle, *, shutdown_delay: float) -> Iterator[N
         yield
         return
     loop = asyncio.get_running_loop()
-    is_worker = multiprocessing.parent_process() is not None
-    delay = 0 if is_worker else shutdown_delay
+    parent = multiprocessing.parent_process()
+    delay = shutdown_delay if parent is None else 0
 
     def end(number: int) -> None:
         if lifecycle.is_ending:
@@ -73,7 +75,28 @@ def signals_heeded(lifecycle: Lifecycle, *, shutdown_delay: float) -> Iterator[N
     handlers = {signal.SIGTERM: heed, signal.SIGINT: heed, NOT_READY_SIGNAL: take_out}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield
+        with _parent_watched(parent, end_once):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _parent_watched(parent: BaseProcess | None, on_end: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, call the function when the parent has ended."""
+    if parent is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def tell() -> None:
+        # It stays readable for good.
+        loop.remove_reader(parent.sentinel)
+        on_end()
+
+    loop.add_reader(parent.sentinel, tell)
+    try:
+        yield
+    finally:
+        loop.remove_reader(parent.sentinel)

@@ -1,9 +1,11 @@
 """Ends and restarts: readiness fails first, what was begun is finished, nobody is turned away."""
 
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -178,3 +180,12 @@ def test_nodes_that_restart_one_after_the_other_break_no_request(new_database: N
     # A node that is not there refuses the connection; whatever one was asked, it answered.
     assert {answer.code for answer in failures(writers)} == {"ConnectError"}
     writers.verify()
+
+
+def test_workers_end_when_who_looks_after_them_is_killed(new_database: NewDatabase) -> None:
+    with running_service(new_database(), WORKERS="2") as service:
+        workers = started_workers(service, 2)
+        service.stop(signal.SIGKILL)
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", service.port))
