@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from fastapi import Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core.errors import NotFound, error_response
 from app.core.routing import StrictRoute
 
 if TYPE_CHECKING:
@@ -35,20 +37,26 @@ class DispatchMiddleware:
                     methods.setdefault(method, route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["root_path"] and "fastapi.telemetry" not in scope:
-            found = self._find(scope["path"])
-            route = found[0].get(scope["method"]) if found else None
-            if found and route is not None:
-                scope["endpoint"] = route.endpoint
-                scope["path_params"] = found[1]
-                await route.serve(scope, receive, send)
-                return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        found = self._find(scope["path"])
+        if found is None and scope["path"].endswith("\n"):
+            # The `$` at the end of a route's pattern also matches before a final newline.
+            await error_response(Request(scope), NotFound())(scope, receive, send)
+            return
+        route = found[0].get(scope["method"]) if found else None
+        if found and route and not scope["root_path"] and "fastapi.telemetry" not in scope:
+            scope["endpoint"] = route.endpoint
+            scope["path_params"] = found[1]
+            await route.serve(scope, receive, send)
+            return
         await self.app(scope, receive, send)
 
     def _find(self, path: str) -> tuple[Methods, dict[str, str]] | None:
         if path in self._by_path:
             return self._by_path[path], {}
         for pattern, methods in self._by_pattern.items():
-            if match := pattern.match(path):
+            if match := pattern.fullmatch(path):
                 return methods, match.groupdict()
         return None

@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import APIError, ClientClosedRequest, NotFound, Overloaded, error_response
+from app.core.errors import APIError, ClientClosedRequest, Overloaded, error_response
 from app.core.lifecycle import CLIENT_HAS_GONE
 from app.core.metrics import Metrics
 from app.core.rate_limits import client_address, rate_limit_headers
@@ -104,10 +104,7 @@ class RequestMiddleware:
         name_request(request_id)
         self.metrics.active += 1
         try:
-            # The `$` at the end of a route's pattern also matches before a final newline.
-            exists = not scope["path"].endswith("\n")
-            app = self.app if exists else error_response(Request(scope), NotFound())
-            await app(scope, receive, send_named)
+            await self.app(scope, receive, send_named)
         except asyncio.CancelledError:
             if CLIENT_HAS_GONE in servers_scope:
                 status = status or ClientClosedRequest.status

@@ -89,7 +89,14 @@ class TaskIdConvertor(StringConvertor):
     regex = "(?!(?:batch|export|stats|trash)$)[^/]+"
 
 
+class ExternalIdConvertor(StringConvertor):
+    """The rest of a path, whatever it holds: Starlette's `path` ends at a line break."""
+
+    regex = "(?s:.*)"
+
+
 register_url_convertor("task_id", TaskIdConvertor())
+register_url_convertor("external_id", ExternalIdConvertor())
 TaskId = Annotated[
     int,
     # Whatever is not an id of a task is a task that is not there: 404, never 400.

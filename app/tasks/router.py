@@ -167,7 +167,7 @@ async def _external_id(
 
 
 @router.put(
-    "/external/{external_id:path}",
+    "/external/{external_id:external_id}",
     summary="Create or replace a task by its external id",
     dependencies=[requires("tasks:write")],
     responses={

@@ -84,6 +84,9 @@ async def test_equal_content_keeps_the_version(alice: Account) -> None:
         "+",
         "..a",
         "a.b",
+        "two\nlines",
+        "\n",
+        "a\n",
         "x" * 200,
     ],
 )
