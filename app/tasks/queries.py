@@ -114,6 +114,10 @@ def _with_consequences(values: Mapping[Any, ColumnElement[Any]]) -> Values:
         consequences[Task.completed_at] = case(
             (status == TaskStatus.COMPLETED, func.coalesce(Task.completed_at, moment))
         )
+    metadata = columns["metadata"]
+    if metadata in values:
+        # Equal numbers can be written in two ways, 1 and 1.0, and a version is always the same.
+        consequences[metadata] = case((changed, values[metadata]), else_=metadata)
     return {**values, **consequences}
 
 

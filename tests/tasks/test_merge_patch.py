@@ -58,6 +58,27 @@ async def test_a_patch_that_says_what_is_there_keeps_the_version(
     assert await patched(alice, task, changes) == task
 
 
+async def test_an_equal_number_stays_written_as_it_is_while_the_version_stays(
+    alice: Account,
+) -> None:
+    task = await alice.create_task(external_id="e", metadata={"a": {"b": 1}})
+    path = f"/api/v1/tasks/{task['id']}"
+    before = (await alice.client.get(path)).content
+    metadata = {"a": {"b": 1.0}}
+
+    await patched(alice, task, {"metadata": metadata})
+    assert (await alice.client.get(path)).content == before
+    body: dict[str, Any] = {"title": task["title"], "metadata": metadata}
+    await alice.client.put("/api/v1/tasks/external/e", json=body)
+    assert (await alice.client.get(path)).content == before
+    operation = {"op": "update", "id": task["id"], "changes": {"metadata": metadata}}
+    await alice.client.post("/api/v1/tasks/batch", json={"operations": [operation]})
+    assert (await alice.client.get(path)).content == before
+
+    changed = await patched(alice, task, {"title": "Other", "metadata": metadata})
+    assert (changed["version"], str(changed["metadata"])) == (2, str(metadata))
+
+
 async def test_due_in_another_way_needs_the_standing_one_set_to_null(alice: Account) -> None:
     instant, day = "2026-12-01T09:30:00.000000Z", "2026-12-02"
     task = await alice.create_task(due_at=instant)

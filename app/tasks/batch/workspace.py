@@ -82,19 +82,16 @@ class Workspace:
         changes = operation.changes.model_dump()
         if "metadata" in changes:
             changes["metadata"] = as_stored(merge_patch(before["metadata"], changes["metadata"]))
-        row = {**before, **changes}
-        changed = any(not is_same(before[name], row[name]) for name in changes)
+        if all(is_same(before[name], changes[name]) for name in changes):
+            return before
         moment = self._moment_of_change(before)
-        if changed:
-            row |= {"version": before["version"] + 1, "updated_at": moment}
+        row = {**before, **changes, "version": before["version"] + 1, "updated_at": moment}
         if "title" in changes:
             row["title_key"] = title_key(row["title"])
         if "status" in changes:
             completed = row["status"] is TaskStatus.COMPLETED
             row["completed_at"] = (before["completed_at"] or moment) if completed else None
-        # What equals what was there may still be written in another way: 1 and 1.0.
-        if changed or "metadata" in changes:
-            self._put(row, changes)
+        self._put(row, changes)
         return row
 
     def _delete(self, operation: DeleteOperation) -> None:
