@@ -237,16 +237,16 @@ def _media_types(route: APIRoute) -> frozenset[str]:
 
 def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
     headers = request.headers
-    given = headers.get("content-type")
-    if given is None:
+    given = headers.getlist("content-type")
+    if not given:
         # Without a body the answer names the body as missing, which helps more.
         if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
             return
         raise UnsupportedMediaType
-    encoding = headers.get("content-encoding", "identity")
     if (
-        given.partition(";")[0].strip().lower() not in media_types
-        or encoding.strip().lower() != "identity"
+        len(given) > 1
+        or given[0].partition(";")[0].strip().lower() not in media_types
+        or any(one.strip().lower() != "identity" for one in headers.getlist("content-encoding"))
     ):
         raise UnsupportedMediaType
 

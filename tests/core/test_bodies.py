@@ -115,6 +115,22 @@ async def test_a_compressed_body_is_refused(alice: Account) -> None:
     assert_error(response, 415, "unsupported_media_type")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Type", "application/json"), ("Content-Type", "text/plain")],
+        [("Content-Type", "application/json;charset=utf-8"), ("Content-Type", "text/plain")],
+        [*JSON.items(), ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")],
+    ],
+)
+async def test_a_body_of_two_kinds_is_refused(
+    alice: Account, headers: list[tuple[str, str]]
+) -> None:
+    response = await alice.client.post("/api/v1/tasks", content=b'{"title": "x"}', headers=headers)
+
+    assert_error(response, 415, "unsupported_media_type")
+
+
 async def test_a_body_behind_an_upgrade_header_is_a_body_and_no_second_request(
     alice: Account,
 ) -> None:
