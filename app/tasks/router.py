@@ -198,7 +198,8 @@ async def put_task(
     task, created = await service.put_task(
         session,
         actor,
-        TaskCreate.model_validate({**data.model_dump(), "external_id": external_id}),
+        # Both have been validated.
+        TaskCreate.model_construct(**dict(data), external_id=external_id),
         if_match=if_match(if_match_lines),
         if_none_match=if_none_match(if_none_match_lines),
     )
