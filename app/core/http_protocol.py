@@ -6,6 +6,7 @@ closes connections when the process ends under requests that are on their way.
 """
 
 import asyncio
+import contextvars
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -86,7 +87,9 @@ class HTTPProtocol(HttpToolsProtocol):
         # Uvicorn lets nobody choose the class.
         cycle.__class__ = Cycle
         self._running = cycle
-        self._task = task = self.loop.create_task(cycle.run_asgi(app))
+        # A pipelined request is begun by the one before, whose facts are not for its log.
+        context = contextvars.Context()
+        self._task = task = self.loop.create_task(cycle.run_asgi(app), context=context)
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from app.core.settings import Settings
 from app.db.session import Database
@@ -17,6 +18,8 @@ from tests.observability.support import Samples
 from tests.support import Account, assert_error, make_account, served, service_settings
 
 if TYPE_CHECKING:
+    from app.core.admission import Admission
+
     Connection = asyncpg.Connection[asyncpg.Record]
 
 MAXIMUM = 3
@@ -32,8 +35,13 @@ def small_settings(new_database: NewDatabase) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def small_url(small_settings: Settings) -> Iterator[str]:
-    with served(create_app(small_settings)) as url:
+def small_app(small_settings: Settings) -> FastAPI:
+    return create_app(small_settings)
+
+
+@pytest.fixture(scope="module")
+def small_url(small_app: FastAPI) -> Iterator[str]:
+    with served(small_app) as url:
         yield url
 
 
@@ -66,6 +74,14 @@ async def at_work(client: httpx.AsyncClient, number: int) -> None:
                 return
 
 
+async def all_wait_for_their_clients(app: FastAPI, client: httpx.AsyncClient) -> None:
+    """Return once what is under way has come so far that it wants more from its client."""
+    admission: Admission = app.state.admission
+    async with asyncio.timeout(10):
+        while admission.at_work:
+            await client.get("/health")
+
+
 async def test_the_surplus_is_refused_in_the_envelope_and_probes_pass(
     dora: Account, lock: "Connection"
 ) -> None:
@@ -93,7 +109,9 @@ async def test_the_surplus_is_refused_in_the_envelope_and_probes_pass(
     assert after.total(name) - before.total(name) == 2
 
 
-async def test_clients_that_are_slow_to_send_keep_nobody_out(dora: Account, small_url: str) -> None:
+async def test_clients_that_are_slow_to_send_keep_nobody_out(
+    dora: Account, small_app: FastAPI, small_url: str
+) -> None:
     head = (
         b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         b"Content-Length: 20\r\nAuthorization: Bearer " + dora.token.encode() + b"\r\n\r\n"
@@ -103,6 +121,7 @@ async def test_clients_that_are_slow_to_send_keep_nobody_out(dora: Account, smal
     for number, connection in enumerate(connections, start=1):
         await connection.send(head, b'{"title"')
         await at_work(dora.client, number)
+        await all_wait_for_their_clients(small_app, dora.client)
 
     assert (await dora.client.get("/api/v1/tasks")).status_code == 200
     for connection in connections:
@@ -113,7 +132,7 @@ async def test_clients_that_are_slow_to_send_keep_nobody_out(dora: Account, smal
 
 
 async def test_a_body_that_comes_when_the_worker_is_full_is_refused(
-    dora: Account, small_url: str, lock: "Connection"
+    dora: Account, small_app: FastAPI, small_url: str, lock: "Connection"
 ) -> None:
     head = (
         b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -122,6 +141,7 @@ async def test_a_body_that_comes_when_the_worker_is_full_is_refused(
     async with connected(small_url) as connection:
         await connection.send(head, b'{"title"')
         await at_work(dora.client, 1)
+        await all_wait_for_their_clients(small_app, dora.client)
         working = [asyncio.create_task(dora.client.get("/api/v1/tasks")) for _ in range(MAXIMUM)]
         await at_work(dora.client, MAXIMUM + 1)
         await connection.send(b': "late"   }')

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import pytest
+import structlog
+from fastapi import FastAPI
 
 from app.core import http_protocol
 from app.core.settings import Settings
@@ -88,6 +90,21 @@ async def test_an_upgrade_is_ignored_and_the_body_behind_it_is_read(
             second, content = await connection.answer()
             assert second.startswith(b"http/1.1 200 ")
             assert b'"healthy"' in content
+
+
+async def test_a_pipelined_request_knows_nothing_of_the_one_before_it() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def remember() -> list[str]:
+        before = list(structlog.contextvars.get_contextvars())
+        structlog.contextvars.bind_contextvars(user_id=1)
+        return before
+
+    with served(app) as url:
+        async with connected(url) as connection:
+            await connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+            assert [(await connection.answer())[1] for _ in range(3)] == [b"[]"] * 3
 
 
 async def test_upgrades_in_a_row_are_each_answered(alice: Account) -> None:

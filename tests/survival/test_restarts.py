@@ -1,5 +1,6 @@
 """Ends and restarts: readiness fails first, what was begun is finished, nobody is turned away."""
 
+import errno
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -189,4 +190,4 @@ def test_workers_end_when_who_looks_after_them_is_killed(new_database: NewDataba
         service.stop(signal.SIGKILL)
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", service.port))
+            assert probe.connect_ex(("127.0.0.1", service.port)) == errno.ECONNREFUSED
