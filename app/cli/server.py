@@ -14,8 +14,9 @@ from app.core.lifecycle import NOT_READY_SIGNAL
 
 # libuv accepts one connection of a listening socket in a turn of its loop. Under load a turn takes
 # tens of milliseconds, and new clients would wait for seconds; of so many copies of the socket it
-# accepts as many.
-ACCEPTED_AT_ONCE = 32
+# accepts as many. Of many more, one worker would take most connections that come together, and the
+# others would have nothing to do.
+ACCEPTED_AT_ONCE = 4
 # How often it looks whether another signal has come.
 POLL_SECONDS = 0.1
 
