@@ -1,7 +1,7 @@
 """Functions on JSON in PL/pgSQL: one in SQL is planned anew by each statement that may call it.
 
-`compact_size` stands in a CHECK, and so took two fifths of an INSERT's time without ever being
-called for ordinary metadata.
+`compact_size` stands in a CHECK, and so each INSERT and UPDATE of a task planned it, although it is
+never called for ordinary metadata.
 """
 
 from collections.abc import Sequence
