@@ -72,7 +72,7 @@ async def read_readiness(request: Request) -> ReadinessResponse:
 
     Before the process stops, it says so for some seconds, while it still answers everything.
     """
-    if not lifecycle_of(request.scope["state"]).is_ready:
+    if not lifecycle_of(request.scope.get("state", {})).is_ready:
         raise ShuttingDown
     if not await get_database(request).is_ready():
         raise DatabaseUnavailable
