@@ -59,7 +59,7 @@ async def _index_costs(url: str, person: Person, say: Callable[[str], None]) -> 
         # Those of today, in no order but that of their creation; names are unique.
         await connection.execute(
             "UPDATE new_tasks SET created_at = now() + random() * interval '1 s', updated_at ="
-            " now() + random() * interval '1 s', external_id = 'new/' || external_id"
+            " now() + (1 + random()) * interval '1 s', external_id = 'new/' || external_id"
         )
         rows = await connection.fetchval("SELECT count(*) FROM new_tasks")
         names: list[str | None] = [None, *sorted(str(one.name) for one in TABLE.indexes)]
