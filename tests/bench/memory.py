@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,16 @@ def _workers(side: Side) -> dict[int, float]:
     }
 
 
+def _idle_workers(side: Side) -> dict[int, float]:
+    """The same once it does not change: one worker answers while the other still starts."""
+    pause = threading.Event()
+    before: dict[int, float] = {}
+    while not (now := _workers(side)) or now != before:
+        before = now
+        pause.wait(1)
+    return now
+
+
 def measure(
     side: Side, mix: Callable[[int], float], say: Callable[[str], None], requests: int = REQUESTS
 ) -> dict[str, Any]:
@@ -56,7 +67,7 @@ def measure(
 
     `mix` loads it for so many seconds and returns how many requests a second it has answered.
     """
-    idle = _workers(side)
+    idle = _idle_workers(side)
     served = 0.0
     while served < WARM_UP_REQUESTS:
         served += mix(_SLICE_SECONDS) * _SLICE_SECONDS
