@@ -17,11 +17,13 @@ from app import __version__
 from app.accounts.credentials import ActorCache
 from app.accounts.errors import OAuthError, render_oauth_error
 from app.api import ROUTES
-from app.core.admission import Admission, AdmissionMiddleware
+from app.core.admission import STATE_KEY as ADMISSION
+from app.core.admission import Admission
 from app.core.dispatch import DispatchMiddleware
 from app.core.docs import install_docs
 from app.core.errors import MethodNotAllowed, error_response, install_error_handlers
-from app.core.lifecycle import STATE_KEY, Lifecycle, signals_heeded
+from app.core.lifecycle import STATE_KEY as LIFECYCLE
+from app.core.lifecycle import Lifecycle, signals_heeded
 from app.core.logging import configure_logging
 from app.core.metrics import Metrics
 from app.core.middleware import (
@@ -59,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifecycle = Lifecycle()
         with signals_heeded(lifecycle, shutdown_delay=settings.shutdown_delay):
             async with database.watched(), regular_purge(database, settings), metrics.published():
-                yield {STATE_KEY: lifecycle}
+                yield {LIFECYCLE: lifecycle, ADMISSION: app.state.admission}
         await app.state.rate_limiter.close()
         await database.close()
         if tracer_provider is not None:
@@ -85,11 +87,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.rate_limiter = RateLimiter(
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None
     )
-    app.state.admission = Admission(settings.maximum_concurrent_requests)
-    app.state.key_turns = KeyTurns(settings, app.state.admission)
     # Argon2 takes a core for itself: more at once than half of them would starve the event loop.
     app.state.password_hasher = PasswordHasher(concurrency=max(1, (os.cpu_count() or 1) // 2))
     app.state.metrics = metrics = Metrics(app.state.database.pool_state)
+    app.state.admission = Admission(
+        settings.maximum_concurrent_requests, cors_origins=settings.cors_origins
+    )
+    app.state.key_turns = KeyTurns(settings, app.state.admission)
     app.include_router(health)
     app.router.routes.extend(ROUTES)
     if settings.metrics_enabled:
@@ -107,7 +111,6 @@ def _install_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> N
     """From the inside to the outside: what is added last sees a request first."""
     app.add_middleware(DispatchMiddleware, routes=ROUTES)
     app.add_middleware(LastResortMiddleware, report=report)
-    app.add_middleware(AdmissionMiddleware, admission=app.state.admission)
     if settings.cors_origins:
         app.add_middleware(
             PreflightedCORSMiddleware,
@@ -171,4 +174,8 @@ def __getattr__(name: str) -> FastAPI:
     # of it, for some 30 ms in which no request is answered, and find nothing.
     gc.collect()
     gc.freeze()
+    # Hardly anything that a request leaves behind is in a cycle, and each collection walks through
+    # what connections hold. With Python's own thresholds of 700, 10 and 10 it would do so all the
+    # time when there are thousands, and those who wait meanwhile would take twice as long.
+    gc.set_threshold(50_000, 50, 100)
     return made

@@ -2,24 +2,46 @@
 
 Requests that wait for a connection or for the processor wait for one another: with each that is let
 in, all of them take longer. Beyond a number of them, waiting longer helps nobody.
+
+A refusal must cost next to nothing: at three times what a worker can do there are two refusals for
+each answer, and the time that they take is not there for what was let in. So the protocol asks as
+soon as the head of a request is read, and no task, no middleware and no line of the log follow.
 """
 
-from collections.abc import Iterator
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import structlog
 from fastapi import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from app.core.errors import Overloaded, error_response
+from app.core.errors import Overloaded, error_body
 from app.core.metrics import REFUSED_REQUESTS
+from app.core.middleware import DEFAULT_HEADERS, EXPOSED_HEADERS, request_id_of
 from app.core.tracing import PROBES
+
+STATE_KEY = "taskflow.admission"
+# How often the log tells how many were refused.
+TELL_EVERY_SECONDS = 1.0
+
+Headers = list[tuple[bytes, bytes]]
+
+log = structlog.stdlib.get_logger("taskflow.request")
 
 
 class Admission:
-    """How many requests this worker works on at the moment, and how many it may."""
+    """How many requests this worker works on at the moment, and how many it may.
 
-    def __init__(self, maximum: int) -> None:
+    Lives in the state of the lifespan (ASGI), which the server shows to each connection.
+    """
+
+    def __init__(self, maximum: int, *, cors_origins: Sequence[str]) -> None:
         self._maximum = maximum
+        self._cors_origins = cors_origins
+        self.untold = 0
         self.at_work = 0
 
     def is_full(self) -> bool:
@@ -34,54 +56,74 @@ class Admission:
         finally:
             self.at_work += 1
 
+    def concerns(self, request: Scope) -> bool:
+        """Whether a request is counted, and may be refused. Probes and preflights never are."""
+        return request["path"] not in PROBES and request["method"] != "OPTIONS"
 
-class AdmissionMiddleware:
-    """Answers 503 `overloaded` while the worker is full, before it looks at the request.
+    def refusal(self, request: Scope, server_headers: Headers, *, closes: bool) -> bytes:
+        """The 503 `overloaded` that answers a request, which is counted.
 
-    Probes always pass. A request whose client is slow to send or to read does not count meanwhile:
-    else a few hundred slow clients would keep all others out.
-    """
+        `request` has its `method` and `headers`; `server_headers` are the server's own.
+        """
+        REFUSED_REQUESTS.inc()
+        self._tell_soon()
+        request_id = request_id_of(request).encode()
+        body = _BODY % request_id
+        headers = [
+            *server_headers,
+            (b"x-request-id", request_id),
+            (b"content-length", b"%d" % len(body)),
+            *self._cors_headers(request),
+        ]
+        if closes:
+            headers.append((b"connection", b"close"))
+        head = _HEAD + b"".join([b"%b: %b\r\n" % header for header in headers]) + b"\r\n"
+        return head if request["method"] == "HEAD" else head + body
 
-    def __init__(self, app: ASGIApp, *, admission: Admission) -> None:
-        self.app = app
-        self._admission = admission
+    def _cors_headers(self, request: Scope) -> Headers:
+        """What a page of an allowed origin needs to see that it was refused (Fetch standard)."""
+        origin = next((value for name, value in request["headers"] if name == b"origin"), None)
+        if origin is None or not self._cors_origins:
+            return []
+        allowed = "*" if "*" in self._cors_origins else origin.decode("latin-1")
+        if allowed not in self._cors_origins:
+            return []
+        return [
+            (b"access-control-allow-origin", allowed.encode("latin-1")),
+            (b"access-control-expose-headers", ", ".join(EXPOSED_HEADERS).encode()),
+            (b"vary", b"Origin"),
+        ]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
-            await self.app(scope, receive, send)
-            return
-        admission = self._admission
-        if admission.is_full():
-            REFUSED_REQUESTS.inc()
-            await error_response(Request(scope), Overloaded())(scope, receive, send)
-            return
-        is_complete = False
+    def _tell_soon(self) -> None:
+        if not self.untold:
+            asyncio.get_running_loop().call_later(TELL_EVERY_SECONDS, self._tell)
+        self.untold += 1
 
-        async def receive_aside() -> Message:
-            nonlocal is_complete
-            if is_complete:
-                # Only whether the client is still there is asked, beside the work.
-                return await receive()
-            admission.at_work -= 1
-            try:
-                message = await receive()
-                is_complete = not message.get("more_body", False)
-                if is_complete and admission.is_full():
-                    REFUSED_REQUESTS.inc()
-                    raise Overloaded
-            finally:
-                admission.at_work += 1
-            return message
+    def _tell(self) -> None:
+        log.warning("requests refused", code=Overloaded.code, count=self.untold)
+        self.untold = 0
 
-        async def send_aside(message: Message) -> None:
-            admission.at_work -= 1
-            try:
-                await send(message)
-            finally:
-                admission.at_work += 1
 
-        admission.at_work += 1
-        try:
-            await self.app(scope, receive_aside, send_aside)
-        finally:
-            admission.at_work -= 1
+def admission_of(state: Mapping[str, Any]) -> Admission | None:
+    """The admission in the state of a lifespan; None where all are let in."""
+    return state.get(STATE_KEY)
+
+
+def _body_of_any_id() -> bytes:
+    request = Request({"type": "http", "taskflow.request_id": "%s"})
+    body = error_body(request, code=Overloaded.code, message=Overloaded.message)
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _head_of_all() -> bytes:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"retry-after", Overloaded.retry_after.encode()),
+        *DEFAULT_HEADERS,
+    ]
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"".join([b"HTTP/1.1 503 Service Unavailable\r\n", *lines])
+
+
+_BODY = _body_of_any_id()
+_HEAD = _head_of_all()

@@ -90,9 +90,10 @@ class Unavailable(APIError):
     """The base of what passes: the client is told to come back after a second."""
 
     status = 503
+    retry_after = "1"
 
     def __init__(self) -> None:
-        super().__init__(headers={"Retry-After": "1"})
+        super().__init__(headers={"Retry-After": self.retry_after})
 
 
 class DatabaseUnavailable(Unavailable):

@@ -1,9 +1,14 @@
-"""A request and its answer on a connection: uvicorn's, but that answers are sent in one piece."""
+"""A request and its answer on a connection: uvicorn's, but bounded, and answered in one piece."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from app.core.admission import Admission
+from app.core.errors import Overloaded
 
 WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
@@ -16,6 +21,41 @@ class Cycle(RequestResponseCycle):
     """
 
     _head = b""
+    _admission: Admission | None = None
+
+    def enter(self, admission: Admission) -> None:
+        """Count the request as one that is worked on, until its answer is complete or it left."""
+        admission.at_work += 1
+        self._admission = admission
+
+    def leave(self, _: object = None) -> None:
+        """Count it no more."""
+        if self._admission is not None:
+            self._admission.at_work -= 1
+            self._admission = None
+
+    @contextmanager
+    def _waiting_for_the_client(self) -> Iterator[None]:
+        # Else a few hundred slow clients would keep all others out.
+        if self._admission is None:
+            yield
+        else:
+            with self._admission.aside():
+                yield
+
+    async def receive(self) -> Message:  # type: ignore[override]  # Starlette's type
+        """The next part of the request, as ASGI has it.
+
+        Raises `Overloaded` if its end had to be waited for and the worker is full now.
+        """
+        if not self.more_body or self.message_event.is_set():
+            return await super().receive()  # type: ignore[return-value]
+        with self._waiting_for_the_client():
+            message = await super().receive()
+            is_complete = message["type"] == "http.request" and not self.more_body
+            if is_complete and self._admission is not None and self._admission.is_full():
+                raise Overloaded
+        return message  # type: ignore[return-value]
 
     async def send(self, message: Message) -> None:  # type: ignore[override]  # Starlette's type
         """Send a part of the answer, as ASGI has it.
@@ -24,7 +64,8 @@ class Cycle(RequestResponseCycle):
         to be, and for line breaks in headers.
         """
         if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
+            with self._waiting_for_the_client():
+                await self.flow.drain()
         if self.disconnected:
             return
         if message["type"] == "http.response.start" and not self.response_started:
@@ -86,6 +127,7 @@ class Cycle(RequestResponseCycle):
         if self.expected_content_length:
             raise RuntimeError("the body is shorter than Content-Length")
         self.response_complete = True
+        self.leave()
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

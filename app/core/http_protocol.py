@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.core.admission import admission_of
 from app.core.http_cycle import Cycle
 from app.core.lifecycle import CLIENT_HAS_GONE, lifecycle_of
 
@@ -60,6 +61,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._unread = 0
         # A connection may be accepted just when the process stops to listen.
         self._is_draining = lifecycle_of(self.app_state).is_ending
+        self._admission = admission_of(self.app_state)
         self._check: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -86,12 +88,18 @@ class HTTPProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         # Uvicorn lets nobody choose the class.
         cycle.__class__ = Cycle
-        self._running = cycle
+        self._running = cycle = cast("Cycle", cycle)
+        admission = self._admission
+        if admission is not None and admission.concerns(cast("Scope", cycle.scope)):
+            # One that was sent with others in a row takes the place of the one before.
+            cycle.enter(admission)
         # A pipelined request is begun by the one before, whose facts are not for its log.
         context = contextvars.Context()
         self._task = task = self.loop.create_task(cycle.run_asgi(app), context=context)
-        task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        # Of a client that goes at once, the task is cancelled before it begins.
+        task.add_done_callback(cycle.leave)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -137,14 +145,47 @@ class HTTPProtocol(HttpToolsProtocol):
             raise ValueError("a request needs one Host")
         self._receiving = "body"
         self._since = self.loop.time()
+        if self._is_refused():
+            return
         super().on_headers_complete()
         # Behind an `Upgrade` there is no cycle yet, or still the one before.
         if self._is_draining and not self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
+    def _is_refused(self) -> bool:
+        """Answer the request here and now if the worker is full."""
+        admission = self._admission
+        if admission is None or not admission.is_full():
+            return False
+        # Behind an `Upgrade` the head comes again. Requests in a row are answered in their order.
+        if self.parser.should_upgrade() or not self._is_idle():
+            return False
+        request = cast("Scope", self.scope)
+        request["method"] = self.parser.get_method().decode()
+        request["path"] = self.url.partition(b"?")[0].decode("latin-1")
+        if not admission.concerns(request):
+            return False
+        keeps = (
+            self.parser.should_keep_alive()
+            and self.parser.get_http_version() != "1.0"
+            and not self._is_draining
+        )
+        own_headers = self.server_state.default_headers
+        self.transport.write(admission.refusal(request, own_headers, closes=not keeps))
+        if not keeps:
+            self.transport.close()
+        self.on_response_complete()
+        return True
+
+    def on_body(self, body: bytes) -> None:
+        # What follows behind an answer is not wanted.
+        if not self._is_idle():
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._receiving = "nothing"
-        super().on_message_complete()
+        if not self._is_idle():
+            super().on_message_complete()
 
     def _is_idle(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle

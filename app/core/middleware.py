@@ -71,7 +71,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         method = scope["method"]
         status = 0
         size = 0
@@ -175,7 +175,8 @@ class PreflightedCORSMiddleware(CORSMiddleware):
         return Response(status_code=204, headers=headers)
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
+    """The id that the client gives its request if it is a valid one, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             given: str = value.decode("latin-1")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 
 from app.core.settings import Settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 MAXIMUM = 3
+LIST = b"GET /api/v1/tasks HTTP/1.1\r\nHost: x\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,14 @@ async def all_wait_for_their_clients(app: FastAPI, client: httpx.AsyncClient) ->
     admission: Admission = app.state.admission
     async with asyncio.timeout(10):
         while admission.at_work:
+            await client.get("/health")
+
+
+async def all_is_told(app: FastAPI, client: httpx.AsyncClient) -> None:
+    """Return once the log knows of all that were refused."""
+    admission: Admission = app.state.admission
+    async with asyncio.timeout(10):
+        while admission.untold:
             await client.get("/health")
 
 
@@ -164,3 +174,103 @@ async def test_those_who_wait_for_an_idempotency_key_keep_nobody_out(
 
     await lock.close()
     assert {(await request).status_code for request in repeats} == {201}
+
+
+@pytest.fixture
+async def full(dora: Account, lock: "Connection") -> AsyncIterator[None]:
+    """While it lasts the worker has no room."""
+    working = [asyncio.create_task(dora.client.get("/api/v1/tasks")) for _ in range(MAXIMUM)]
+    await at_work(dora.client, MAXIMUM)
+    yield
+    await lock.close()
+    await asyncio.gather(*working)
+
+
+@pytest.mark.usefixtures("full")
+async def test_a_refusal_leaves_the_connection_ready_for_the_next_request(small_url: str) -> None:
+    body = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    post = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    upgrade = LIST + b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
+    async with connected(small_url) as connection:
+        for request in (post, upgrade, LIST + b"\r\n"):
+            await connection.send(request)
+            head, content = await connection.answer()
+            assert head.startswith(b"http/1.1 503 ")
+            assert b'"overloaded"' in content
+        await connection.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await connection.answer())[0].startswith(b"http/1.1 200 ")
+
+
+@pytest.mark.usefixtures("full")
+async def test_requests_in_a_row_are_each_refused_in_their_order(small_url: str) -> None:
+    named = [LIST + b"X-Request-ID: n%d\r\n\r\n" % number for number in range(200)]
+    health = b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: health\r\n\r\n"
+    async with connected(small_url) as connection:
+        await connection.send(b"".join([*named, health, *named]))
+        for name in [*(b"n%d" % number for number in range(200)), b"health"]:
+            head, _ = await connection.answer()
+            assert b"x-request-id: " + name + b"\r\n" in head + b"\r\n"
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize(
+    "request_bytes",
+    [LIST + b"Connection: close\r\n\r\n", LIST.replace(b"1.1", b"1.0") + b"\r\n"],
+)
+async def test_a_refusal_ends_the_connection_of_who_wants_one_answer(
+    small_url: str, request_bytes: bytes
+) -> None:
+    async with connected(small_url) as connection:
+        await connection.send(request_bytes)
+        answer = await connection.rest()
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"connection: close\r\n" in answer
+
+
+@pytest.mark.usefixtures("full")
+async def test_a_refused_head_has_no_body(dora: Account) -> None:
+    refused = await dora.client.head("/api/v1/tasks")
+    assert refused.status_code == 503
+    assert refused.content == b""
+    assert (await dora.client.get("/health")).status_code == 200
+
+
+async def test_the_log_tells_once_how_many_were_refused(
+    dora: Account, lock: "Connection", small_app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await all_is_told(small_app, dora.client)
+    monkeypatch.setattr("app.core.admission.TELL_EVERY_SECONDS", 0.05)
+    working = [asyncio.create_task(dora.client.get("/api/v1/tasks")) for _ in range(MAXIMUM)]
+    await at_work(dora.client, MAXIMUM)
+    with structlog.testing.capture_logs() as events:
+        for _ in range(5):
+            assert_error(await dora.client.get("/api/v1/tasks"), 503, "overloaded")
+        await all_is_told(small_app, dora.client)
+    told = [event for event in events if event["event"] == "requests refused"]
+    assert sum(event["count"] for event in told) == 5
+    assert len(told) < 5
+    await lock.close()
+    await asyncio.gather(*working)
+
+
+@pytest.mark.usefixtures("lock")
+async def test_clients_that_go_leave_their_places(
+    dora: Account, small_app: FastAPI, small_url: str
+) -> None:
+    request = LIST + b"Authorization: Bearer " + dora.token.encode() + b"\r\n\r\n"
+    for _ in range(2 * MAXIMUM):
+        async with connected(small_url) as connection:
+            await connection.send(request)
+            await at_work(dora.client, 1)
+            connection.writer.transport.abort()
+        await all_wait_for_their_clients(small_app, dora.client)
+    for _ in range(2 * MAXIMUM):
+        async with connected(small_url) as connection:
+            # The service reads the request and the end at once.
+            await connection.send(request)
+            connection.writer.transport.abort()
+    await all_wait_for_their_clients(small_app, dora.client)
+    assert (await dora.client.get("/api/v1/users/me")).status_code == 200

@@ -85,6 +85,7 @@ class Load:
         self._outcome = Outcome()
         self._under_way = 0
         self._is_closed_loop = False
+        self._is_ending = False
         self._ended = asyncio.Event()
 
     async def by_clients(self, clients: int, seconds: float) -> Outcome:
@@ -135,6 +136,7 @@ class Load:
 
     def _begin(self) -> float:
         self._outcome = Outcome()
+        self._is_ending = False
         self._ended.clear()
         return time.perf_counter()
 
@@ -144,9 +146,9 @@ class Load:
 
     def _stop(self) -> None:
         self._is_closed_loop = False
+        self._is_ending = True
         if not self._under_way:
             self._ended.set()
-        self._stopping = True
 
     async def _end(self, started: float) -> Outcome:
         async with asyncio.timeout(PATIENCE_SECONDS + 60):
@@ -159,7 +161,7 @@ class Load:
             self._send(connection, time.perf_counter())
         else:
             self._free.append(connection)
-            if not self._under_way:
+            if self._is_ending and not self._under_way:
                 self._ended.set()
 
     def is_answered(self, status: int, seconds: float) -> None:

@@ -1,6 +1,11 @@
 """More than a service can do: some are refused at once, the others are served as before."""
 
+import asyncio
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pytest
+import uvloop
 
 from app.core.settings import Settings
 from app.db.session import Database
@@ -13,7 +18,7 @@ from tests.support import (
     running_service,
     service_settings,
 )
-from tests.survival.load import Load
+from tests.survival.load import Load, Outcome
 
 pytestmark = pytest.mark.survival
 
@@ -26,6 +31,8 @@ SLOW = (
 )
 POOL_SIZE = 4
 MAXIMUM = 40
+# As it comes.
+LET_IN = Settings.model_fields["maximum_concurrent_requests"].default
 
 
 async def test_at_three_times_its_capacity_a_service_refuses_at_once_and_serves_others_as_before(
@@ -55,6 +62,44 @@ async def test_at_three_times_its_capacity_a_service_refuses_at_once_and_serves_
     assert over.per_second(200) > 0.8 * capacity
     assert over.quantile(200, 0.99) <= 2 * nominal.quantile(200, 0.99)
     assert over.quantile(503, 0.99) < REFUSED_WITHIN_SECONDS
+
+
+async def test_where_the_processor_is_what_is_full_refusals_take_none_from_those_who_are_served(
+    new_database: NewDatabase,
+) -> None:
+    url = new_database()
+    with running_service(url, RATE_LIMIT_API="", WORKERS="1") as service:
+        account = await logged_in(service_settings(url), service)
+        task = await account.create_task()
+        load = (service.base_url, f"/api/v1/tasks/{task['id']}", account.token)
+        # In a process of its own: it measures latency, and does something else for none of it.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            run = asyncio.get_running_loop().run_in_executor
+            nominal, over = await run(process, by_clients_and_three_times_as_many, *load)
+        await account.client.aclose()
+
+    assert set(nominal.latencies) == {200}
+    assert set(over.latencies) == {200, 503}
+    assert over.broken == 0
+    assert over.count(503) > over.count(200)
+    assert over.quantile(200, 0.99) <= 2 * nominal.quantile(200, 0.99)
+    assert over.quantile(503, 0.99) < REFUSED_WITHIN_SECONDS
+
+
+def by_clients_and_three_times_as_many(
+    base_url: str, path: str, token: str
+) -> tuple[Outcome, Outcome]:
+    """What is served to so many clients as are let in, and at three times that rate."""
+
+    async def measured() -> tuple[Outcome, Outcome]:
+        load = Load(base_url, path, token)
+        await load.by_clients(LET_IN, 1)
+        nominal = await load.by_clients(LET_IN, 3)
+        over = await load.by_clock(3 * nominal.per_second(200), 5, connections=8 * LET_IN)
+        load.close()
+        return nominal, over
+
+    return uvloop.run(measured())
 
 
 async def logged_in(settings: Settings, service: RunningService) -> Account:
