@@ -105,7 +105,7 @@ def serve() -> None:
     """Run the service. In development this brings a database along and migrates it."""
     settings = load_settings()
     _refuse_taken_port(settings)
-    # Uvicorn drains, then sends itself the signal again: the database must still be stopped then.
+    # The database must be stopped also by a signal that comes before the server runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logging(level=settings.log_level, form=settings.log_format)
     _open_as_many_files_as_allowed()

@@ -28,11 +28,25 @@ def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
     if config.workers > 1:
         Supervisor(config, sockets, shutdown_delay=shutdown_delay).run()
         return
-    server = uvicorn.Server(config)
+    server = Server(config)
+    # Uvicorn takes signals while it runs, and sends itself those again that it got: they have done
+    # their work then, and whoever called us has something to stop.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     with suppress(KeyboardInterrupt):
         server.run(sockets)
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's, but that one that is hurried ends the application too."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
 
 
 class Supervisor(Multiprocess):

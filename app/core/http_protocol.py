@@ -43,7 +43,8 @@ class HTTPProtocol(HttpToolsProtocol):
     """One connection. Give it to uvicorn as its `http`.
 
     - RFC 9110, section 7.8: an `Upgrade` that the server does not know is ignored.
-    - RFC 9112, section 3.2: a request has one `Host`; else it is answered 400.
+    - RFC 9112, sections 3.2 and 6.1: a request has one `Host`, and no transfer coding but chunked;
+      else it is answered 400.
     - A head that does not come within 15 s is answered 408; with a body that is 15 s behind 4 KiB/s
       the connection is closed, and so it is with a client that takes an answer in so slowly.
     - When a client has gone, its request is cancelled.
@@ -143,6 +144,12 @@ class HTTPProtocol(HttpToolsProtocol):
             self.parser.get_http_version() == "1.1"
         ):
             raise ValueError("a request needs one Host")
+        if any(
+            name == b"transfer-encoding" and value.strip().lower() != b"chunked"
+            for name, value in self.headers
+        ):
+            # The body would be read as it is on the wire, compressed.
+            raise ValueError("the only known transfer coding is chunked")
         self._receiving = "body"
         self._since = self.loop.time()
         if self._is_refused():

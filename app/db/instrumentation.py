@@ -121,10 +121,6 @@ class MeasuredConnection(Connection):
         work = super().fetchrow(query, *args, **options)
         return await measured(self, operation_name(query), query, work)
 
-    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's own
-        work = super().fetchval(query, *args, **options)
-        return await measured(self, operation_name(query), query, work)
-
 
 # As quiet as SQLAlchemy's own pools.
 logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)

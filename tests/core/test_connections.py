@@ -126,6 +126,9 @@ async def test_upgrades_in_a_row_are_each_answered(alice: Account) -> None:
             HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             id="two lengths",
         ),
+        pytest.param(
+            HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", id="a compressed body"
+        ),
         pytest.param(HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", id="unlike lengths"),
         pytest.param(HEAD + b"X: y\r\n" * 11_000, id="a head without end"),
         pytest.param(b"GET /" + b"a" * 66_000, id="a path without end"),

@@ -129,6 +129,7 @@ def test_further_signals_end_the_delay_and_then_the_wait_for_what_is_under_way(
         # It would have eight seconds.
         assert service.process.wait(4) == 0, service.output()
         eventually(write.done)
+        assert "Traceback" not in service.output()
 
 
 def roll(service: RunningService, times: int) -> None:
