@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 import asyncpg
 from fastapi import Depends, Request
 from pydantic_core import from_json
-from sqlalchemy import Executable, NullPool, PoolProxiedConnection, QueuePool, text
+from sqlalchemy import NullPool, PoolProxiedConnection, QueuePool, text
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -248,13 +248,6 @@ class Session:
         connection = await self._through.connection()
         result = await connection.exec_driver_sql(statement.sql, tuple(statement.arguments(values)))
         return cast("Rows", result.mappings().all())
-
-    async def execute(self, statement: Executable) -> Rows:
-        """The rows of a statement that is built for this once."""
-        if isinstance(self._through, AsyncSession):
-            return cast("Rows", (await self._through.execute(statement)).mappings().all())
-        async with self._through.engine.connect() as connection:
-            return cast("Rows", (await connection.execute(statement)).mappings().all())
 
 
 async def get_session(request: Request) -> Session:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import (
     ARRAY,
@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     Select,
     String,
+    all_,
     and_,
     any_,
     bindparam,
@@ -33,7 +34,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import Insert as InsertOrUpdate
 from sqlalchemy.dialects.postgresql import insert as insert_or_update
-from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from app.accounts.credentials import ANY_ACTOR, Actor, credential_is_live
 from app.core.conditions import EntityTags
@@ -49,6 +49,8 @@ READ_IN_TRASH = [columns[name] for name in TrashedTaskRead.model_fields]
 TASK_ID = bindparam("task_id", type_=Task.id.type)
 TASK_IDS = func.pg_get_serial_sequence(Task.__tablename__, Task.id.name)
 """The name of the sequence that ids come from."""
+Condition = Literal["any", "tags"] | None
+"""The form of an `If-Match` or `If-None-Match`, or that there is none."""
 VERSIONS = bindparam("versions", type_=ARRAY(Integer))
 
 
@@ -72,21 +74,16 @@ PARAMETERS = {name: bindparam(name, type_=columns[name].type) for name in (*GIVE
 """What stands for the values of `values_of`."""
 
 
-def insert_task(actor: Actor, values: Mapping[str, Any]) -> InsertOrUpdate:
+def insert_task() -> InsertOrUpdate:
     """Insert a task if the actor's credential is live; returns the row or none."""
-    new = _typed(values)
-    new["owner_id"] = type_coerce(actor.user_id, Task.owner_id.type)
+    new: dict[str, ColumnElement[Any]] = dict(PARAMETERS)
+    new["owner_id"] = type_coerce(ANY_ACTOR.user_id, Task.owner_id.type)
     new["completed_at"] = case((new["status"] == TaskStatus.COMPLETED, func.now()))
-    source = select(*new.values()).where(credential_is_live(actor))
+    source = select(*new.values()).where(credential_is_live(ANY_ACTOR))
     return insert_or_update(Task).from_select([columns[name] for name in new], source)
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, ColumnElement[Any]]:
-    """The values of columns by their names, each of its column's type."""
-    return {name: type_coerce(value, columns[name].type) for name, value in values.items()}
-
-
-CREATE_TASK = Statement(insert_task(ANY_ACTOR, PARAMETERS).returning(*READ))
+CREATE_TASK = Statement(insert_task().returning(*READ))
 READ_TASK = Statement(select(*READ).where(Task.id == TASK_ID, visible_to(ANY_ACTOR)))
 
 
@@ -191,30 +188,41 @@ def _tag() -> ColumnElement[str]:
     return cast(Task.id, String) + "-" + cast(Task.version, String)
 
 
-def put_task(
-    actor: Actor, data: TaskCreate, *, if_match: EntityTags | None, if_none_match: EntityTags | None
-) -> ReturningInsert[Any] | ReturningUpdate[Any]:
-    """Create the task with this `external_id`, or make it what `data` says, in one statement.
+WANTED_TAGS = bindparam("wanted_tags", type_=ARRAY(String))
+UNWANTED_TAGS = bindparam("unwanted_tags", type_=ARRAY(String))
 
-    Returns the task and whether it was created. The conditions are those of the request. No row:
-    they do not hold, or the credential has ended.
+
+def values_of_conditions(
+    if_match: EntityTags | None, if_none_match: EntityTags | None
+) -> dict[str, list[str]]:
+    """The entity tags of a request's conditions, by the names of the parameters."""
+    return {
+        "wanted_tags": sorted(if_match.strong) if if_match else [],
+        "unwanted_tags": sorted(if_none_match.strong | if_none_match.weak) if if_none_match else [],
+    }
+
+
+@lru_cache
+def put_task(*, if_match: Condition, if_none_match: Condition) -> Statement:
+    """Create the task with this `external_id`, or make it what the values say, in one statement.
+
+    Takes `values_of` the task and `values_of_conditions`. Returns the task and whether it was
+    created. No row: the conditions do not hold, or the credential has ended.
     """
-    values = values_of(data)
     holds: ColumnElement[bool] = true()
-    if if_match is not None and not if_match.any:
-        holds = _tag().in_(sorted(if_match.strong))
-    if if_none_match is not None:
-        unwanted = if_none_match.strong | if_none_match.weak
-        holds = false() if if_none_match.any else and_(holds, _tag().not_in(sorted(unwanted)))
-    new = _with_consequences({columns[name]: new for name, new in _typed(values).items()})
+    if if_match == "tags":
+        holds = _tag() == any_(WANTED_TAGS)
+    if if_none_match == "any":
+        holds = false()
+    elif if_none_match == "tags":
+        holds = and_(holds, _tag() != all_(UNWANTED_TAGS))
+    new = _with_consequences({columns[name]: value for name, value in PARAMETERS.items()})
     if if_match is not None:
-        statement = (
-            update(Task)
-            .where(visible_to(actor), Task.external_id == data.external_id, holds)
-            .values(new)
-        )
-        return statement.returning(*READ, literal_column("false", Boolean).label("is_new"))
-    upsert = insert_task(actor, values).on_conflict_do_update(
+        of_this_name = Task.external_id == PARAMETERS["external_id"]
+        changed = update(Task).where(visible_to(ANY_ACTOR), of_this_name, holds).values(new)
+        is_new: ColumnElement[bool] = literal_column("false", Boolean)
+        return Statement(changed.returning(*READ, is_new.label("is_new")))
+    upsert = insert_task().on_conflict_do_update(
         index_elements=[Task.owner_id, Task.external_id],
         index_where=Task.deleted_at.is_(None),
         set_=new,
@@ -222,7 +230,8 @@ def put_task(
     )
     # The statement has allotted an id, which a task that was there does not have. (Its `xmax` would
     # tell too, but partitioned tables have no system columns.)
-    return upsert.returning(*READ, (Task.id == func.currval(TASK_IDS)).label("is_new"))
+    is_new = Task.id == func.currval(TASK_IDS)
+    return Statement(upsert.returning(*READ, is_new.label("is_new")))
 
 
 def matching(

@@ -200,15 +200,22 @@ async def put_task(
     Returns the task and whether it was created. Raises `VersionConflict` if a condition does not
     hold, `ValidationFailed` as `create_task` does, and `Unauthenticated`.
     """
-    statement = queries.put_task(actor, data, if_match=if_match, if_none_match=if_none_match)
-    with refusals_told(data.model_dump()):
-        rows = await session.execute(statement)
+    statement = queries.put_task(if_match=_form_of(if_match), if_none_match=_form_of(if_none_match))
+    values = queries.values_of(data) | queries.values_of_conditions(if_match, if_none_match)
+    with refusals_told(values):
+        rows = await session.fetch(statement, values | values_of_actor(actor))
     if not rows:
         await ensure_credential_is_live(session, actor)
         raise VersionConflict
     row = dict(rows[0])
     is_new = row.pop("is_new")
     return TaskRead.of_row(row), is_new
+
+
+def _form_of(condition: EntityTags | None) -> queries.Condition:
+    if condition is None:
+        return None
+    return "any" if condition.any else "tags"
 
 
 async def count_tasks(session: Session, actor: Actor, filters: TaskFilters) -> TaskStats:
