@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 import asyncpg
 from fastapi import Depends, Request
 from pydantic_core import from_json
-from sqlalchemy import NullPool, PoolProxiedConnection, QueuePool, text
+from sqlalchemy import NullPool, text
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from app.core.metrics import PoolState
 from app.core.settings import Pooler, Settings
@@ -147,8 +149,9 @@ class Database:
         has no connection to spare.
         """
         arguments = statement.arguments(values)
-        borrowed = await self._borrow()
-        connection: asyncpg.Connection[asyncpg.Record] = borrowed.driver_connection  # type: ignore[assignment]  # typed as optional
+        pool = self.pool
+        entry = await self._borrow(pool)
+        connection: asyncpg.Connection[asyncpg.Record] = entry.driver_connection  # type: ignore[assignment]  # typed as optional
         try:
             if statement.planned_anew:
                 # One that is kept would get a plan for all values after its fifth use.
@@ -156,21 +159,16 @@ class Database:
                 return cast("Rows", await prepared.fetch(*arguments))
             return cast("Rows", await connection.fetch(statement.sql, *arguments))
         finally:
-            if connection.is_closed():
-                borrowed.invalidate()
-            else:
-                borrowed.close()
+            pool.take_back(entry)
 
-    async def _borrow(self) -> PoolProxiedConnection:
-        """A connection of the pool, to be closed."""
-        pool = cast("QueuePool", self.engine.sync_engine.pool)
+    async def _borrow(self, pool: MeasuredPool) -> ConnectionPoolEntry:
         if pool.checkedin():
             # One that is open is there at once; SQLAlchemy's way of waiting would take as long as a
             # query.
             with suppress(MissingGreenlet):
-                return pool.connect()
+                return pool.lend()
             # It was closed, and has to be waited for.
-        return await self.engine.raw_connection()
+        return await greenlet_spawn(pool.lend)
 
     def session(self) -> AsyncSession:
         """A session in AUTOCOMMIT; use it as an async context manager."""
