@@ -52,6 +52,9 @@ IPV4 = 4
 def create_app(settings: Settings) -> FastAPI:
     """The service, ready to be run by any ASGI server.
 
+    What concerns connections is done by `taskflow serve` alone: slow clients are cut off, surplus
+    requests are refused, and those of clients that have gone are cancelled.
+
     Raises `InvalidSettings` without a `database_url`.
     """
 
@@ -62,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         with signals_heeded(lifecycle, shutdown_delay=settings.shutdown_delay):
             async with database.watched(), regular_purge(database, settings), metrics.published():
                 yield {LIFECYCLE: lifecycle, ADMISSION: app.state.admission}
+        app.state.admission.tell()
         await app.state.rate_limiter.close()
         await database.close()
         if tracer_provider is not None:

@@ -29,9 +29,14 @@ def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
         Supervisor(config, sockets, shutdown_delay=shutdown_delay).run()
         return
     server = Server(config)
+
     # Uvicorn takes signals while it runs, and sends itself those again that it got: they have done
     # their work then, and whoever called us has something to stop.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    def end_unless_done(*_: object) -> None:
+        if not server.started:
+            sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end_unless_done)
     with suppress(KeyboardInterrupt):
         server.run(sockets)
     if not server.started:

@@ -35,6 +35,7 @@ log = structlog.stdlib.get_logger("taskflow.request")
 class Admission:
     """How many requests this worker works on at the moment, and how many it may.
 
+    Kept by `HTTPProtocol`, and so by `taskflow serve`; other servers have limits of their own.
     Lives in the state of the lifespan (ASGI), which the server shows to each connection.
     """
 
@@ -57,7 +58,7 @@ class Admission:
             self.at_work += 1
 
     def concerns(self, request: Scope) -> bool:
-        """Whether a request is counted, and may be refused. Probes and preflights never are."""
+        """Whether a request is counted, and may be refused. Probes and OPTIONS never are."""
         return request["path"] not in PROBES and request["method"] != "OPTIONS"
 
     def refusal(self, request: Scope, server_headers: Headers, *, closes: bool) -> bytes:
@@ -96,12 +97,14 @@ class Admission:
 
     def _tell_soon(self) -> None:
         if not self.untold:
-            asyncio.get_running_loop().call_later(TELL_EVERY_SECONDS, self._tell)
+            asyncio.get_running_loop().call_later(TELL_EVERY_SECONDS, self.tell)
         self.untold += 1
 
-    def _tell(self) -> None:
-        log.warning("requests refused", code=Overloaded.code, count=self.untold)
-        self.untold = 0
+    def tell(self) -> None:
+        """Write down how many were refused since it was last told."""
+        count, self.untold = self.untold, 0
+        if count:
+            log.warning("requests refused", code=Overloaded.code, count=count)
 
 
 def admission_of(state: Mapping[str, Any]) -> Admission | None:

@@ -1,7 +1,5 @@
 """A request and its answer on a connection: uvicorn's, but bounded, and answered in one piece."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 
 from starlette.types import Message
@@ -22,6 +20,7 @@ class Cycle(RequestResponseCycle):
 
     _head = b""
     _admission: Admission | None = None
+    _is_aside = False
 
     def enter(self, admission: Admission) -> None:
         """Count the request as one that is worked on, until its answer is complete or it left."""
@@ -30,32 +29,41 @@ class Cycle(RequestResponseCycle):
 
     def leave(self, _: object = None) -> None:
         """Count it no more."""
-        if self._admission is not None:
-            self._admission.at_work -= 1
-            self._admission = None
+        self._step_aside()
+        self._admission = None
 
-    @contextmanager
-    def _waiting_for_the_client(self) -> Iterator[None]:
-        # Else a few hundred slow clients would keep all others out.
-        if self._admission is None:
-            yield
-        else:
-            with self._admission.aside():
-                yield
+    # What waits for its client is not worked on: else a few hundred slow ones would keep all others
+    # out. An answer may wait for its reader while somebody still waits for the request's end.
+    def _step_aside(self) -> None:
+        if self._admission is not None and not self._is_aside:
+            self._is_aside = True
+            self._admission.at_work -= 1
+
+    def _come_back(self) -> None:
+        if self._admission is not None and self._is_aside:
+            self._is_aside = False
+            self._admission.at_work += 1
 
     async def receive(self) -> Message:  # type: ignore[override]  # Starlette's type
         """The next part of the request, as ASGI has it.
 
-        Raises `Overloaded` if its end had to be waited for and the worker is full now.
+        Raises `Overloaded` if its end had to be waited for, the worker is full now, and nothing of
+        the answer is out.
         """
-        if not self.more_body or self.message_event.is_set():
+        if not self.more_body or self.message_event.is_set() or self.response_started:
             return await super().receive()  # type: ignore[return-value]
-        with self._waiting_for_the_client():
+        self._step_aside()
+        try:
             message = await super().receive()
-            is_complete = message["type"] == "http.request" and not self.more_body
-            if is_complete and self._admission is not None and self._admission.is_full():
-                raise Overloaded
+        finally:
+            is_full = self._admission is not None and self._admission.is_full()
+            self._come_back()
+        if is_full and message["type"] == "http.request" and self._can_be_refused():
+            raise Overloaded
         return message  # type: ignore[return-value]
+
+    def _can_be_refused(self) -> bool:
+        return not (self.more_body or self.response_started)
 
     async def send(self, message: Message) -> None:  # type: ignore[override]  # Starlette's type
         """Send a part of the answer, as ASGI has it.
@@ -64,8 +72,11 @@ class Cycle(RequestResponseCycle):
         to be, and for line breaks in headers.
         """
         if self.flow.write_paused and not self.disconnected:
-            with self._waiting_for_the_client():
+            self._step_aside()
+            try:
                 await self.flow.drain()
+            finally:
+                self._come_back()
         if self.disconnected:
             return
         if message["type"] == "http.response.start" and not self.response_started:
@@ -77,6 +88,7 @@ class Cycle(RequestResponseCycle):
 
     def _start(self, message: Message) -> None:
         self.response_started = True
+        self._come_back()
         self.waiting_for_100_continue = False
         status = message["status"]
         headers = [*self.default_headers, *message.get("headers", ())]

@@ -10,11 +10,12 @@ import contextvars
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import unquote_to_bytes
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.core.admission import admission_of
+from app.core.admission import Admission, admission_of
 from app.core.http_cycle import Cycle
 from app.core.lifecycle import CLIENT_HAS_GONE, lifecycle_of
 
@@ -64,7 +65,9 @@ class HTTPProtocol(HttpToolsProtocol):
         self._is_draining = lifecycle_of(self.app_state).is_ending
         self._admission = admission_of(self.app_state)
         self._check: asyncio.TimerHandle | None = None
-        self._running: RequestResponseCycle | None = None
+        self._running: Cycle | None = None
+        self._has_refused = False
+        self._is_message_refused = False
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -91,8 +94,13 @@ class HTTPProtocol(HttpToolsProtocol):
         cycle.__class__ = Cycle
         self._running = cycle = cast("Cycle", cycle)
         admission = self._admission
-        if admission is not None and admission.concerns(cast("Scope", cycle.scope)):
-            # One that was sent with others in a row takes the place of the one before.
+        scope = cast("Scope", cycle.scope)
+        if admission is not None and admission.concerns(scope):
+            if admission.is_full():
+                # It was sent behind another, which was let in, or had no need to be.
+                cycle.response_complete = True
+                self._refuse(admission, scope, closes=True)
+                return
             cycle.enter(admission)
         # A pipelined request is begun by the one before, whose facts are not for its log.
         context = contextvars.Context()
@@ -104,6 +112,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._has_refused = False
         size = len(data)
         while True:
             try:
@@ -123,6 +132,16 @@ class HTTPProtocol(HttpToolsProtocol):
         limit = MAXIMUM_HEAD_BYTES if self._receiving == "head" else MAXIMUM_MESSAGE_BYTES
         if self._received > limit:
             self.send_400_response("The request is too large.")
+        if (
+            self._receiving == "nothing"
+            and self._is_idle()
+            and self.timeout_keep_alive_task is None
+            and not self.transport.is_closing()
+        ):
+            # What came was the rest of a request that has its answer.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _head_without_upgrade(self) -> bytes:
         lines = [b"%s %s HTTP/1.1" % (self.scope["method"].encode(), self.url)]
@@ -136,6 +155,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._receiving = "head"
+        self._is_message_refused = False
         self._since = self.loop.time()
         self._received = 0
 
@@ -169,20 +189,59 @@ class HTTPProtocol(HttpToolsProtocol):
             return False
         request = cast("Scope", self.scope)
         request["method"] = self.parser.get_method().decode()
-        request["path"] = self.url.partition(b"?")[0].decode("latin-1")
+        request["path"] = unquote_to_bytes(httptools.parse_url(self.url).path).decode("latin-1")
         if not admission.concerns(request):
             return False
-        keeps = (
-            self.parser.should_keep_alive()
-            and self.parser.get_http_version() != "1.0"
-            and not self._is_draining
+        closes = (
+            # The client will leave the body away, or be slow to read a row of refusals.
+            self.expect_100_continue
+            or self._has_refused
+            or self.flow.write_paused
+            or self._is_draining
+            or self.parser.get_http_version() == "1.0"
+            or not self.parser.should_keep_alive()
         )
+        self._has_refused = self._is_message_refused = True
+        self._refuse(admission, request, closes=closes)
+        return True
+
+    def _refuse(self, admission: Admission, request: "Scope", *, closes: bool) -> None:
+        if self.transport.is_closing():
+            return
         own_headers = self.server_state.default_headers
-        self.transport.write(admission.refusal(request, own_headers, closes=not keeps))
-        if not keeps:
+        self.transport.write(admission.refusal(request, own_headers, closes=closes))
+        if closes:
             self.transport.close()
         self.on_response_complete()
-        return True
+
+    def _is_answered(self) -> bool:
+        """Whether the message that is being read has its answer already."""
+        if self._is_message_refused:
+            return True
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and cycle.scope is self.scope and cycle.response_started
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, in its turn, and end the connection."""
+        if self.transport.is_closing():
+            return
+        if self._is_answered():
+            self.transport.close()
+        elif self._running is not None and not self._is_idle() and self._is_of_another_message():
+            # Its answer is next, and says that the connection ends.
+            self._running.keep_alive = False
+            self.flow.pause_reading()
+        else:
+            super().send_400_response(msg)
+
+    def _is_of_another_message(self) -> bool:
+        return self._running is not None and self._running.scope is not self.scope
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Of what comes behind a chunked body (RFC 9110, section 6.5.1) nothing is a header: no
+        # proxy has looked at it.
+        if self._receiving == "head":
+            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         # What follows behind an answer is not wanted.

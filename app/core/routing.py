@@ -96,11 +96,12 @@ class StrictRequest(Request):
         if not hasattr(self, "_json"):
             body = await self.body()
             # Others' requests must go on while a large body is read.
-            value = (
-                read_json(body)
-                if len(body) <= READ_AT_ONCE_BYTES
-                else await to_thread.run_sync(read_json, body)
-            )
+            if len(body) <= READ_AT_ONCE_BYTES:
+                value = read_json(body)
+            else:
+                value = await to_thread.run_sync(_read_or_tell, body)
+                if isinstance(value, APIError):
+                    raise type(value)(errors=value.errors)
             if isinstance(value, dict) and len(value) > MAXIMUM_MEMBERS:
                 # To tell of each that it is unknown would take as long.
                 message = f"Input should have at most {MAXIMUM_MEMBERS} fields"
@@ -127,6 +128,18 @@ class StrictRequest(Request):
                 errors=[FieldError(field="body", message=message, code="invalid")]
             ) from None
         return FormData(pairs)
+
+
+def _read_or_tell(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
+    """The value of JSON, or what is wrong with it.
+
+    An error that has passed a thread knows its frames, and they know it: all of them would hold the
+    body until garbage is collected.
+    """
+    try:
+        return read_json(body)
+    except APIError as error:
+        return error.with_traceback(None)
 
 
 def operation_id(route: APIRoute) -> str:

@@ -10,6 +10,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from app.core.http_protocol import HTTPProtocol
 from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
@@ -205,14 +206,65 @@ async def test_a_refusal_leaves_the_connection_ready_for_the_next_request(small_
 
 
 @pytest.mark.usefixtures("full")
-async def test_requests_in_a_row_are_each_refused_in_their_order(small_url: str) -> None:
-    named = [LIST + b"X-Request-ID: n%d\r\n\r\n" % number for number in range(200)]
-    health = b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: health\r\n\r\n"
+async def test_of_requests_in_a_row_the_second_refusal_ends_the_connection(small_url: str) -> None:
     async with connected(small_url) as connection:
-        await connection.send(b"".join([*named, health, *named]))
-        for name in [*(b"n%d" % number for number in range(200)), b"health"]:
-            head, _ = await connection.answer()
-            assert b"x-request-id: " + name + b"\r\n" in head + b"\r\n"
+        await connection.send((LIST + b"\r\n") * 1000)
+        answers = await connection.rest()
+    assert answers.count(b"HTTP/1.1 503 ") == 2
+    assert answers.count(b"connection: close\r\n") == 1
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("first", [b"GET /health", b"OPTIONS /api/v1/tasks"])
+async def test_behind_what_is_let_in_nothing_else_slips_in(
+    small_app: FastAPI, small_url: str, first: bytes
+) -> None:
+    admission: Admission = small_app.state.admission
+    async with connected(small_url) as connection:
+        await connection.send(first + b" HTTP/1.1\r\nHost: x\r\n\r\n" + LIST + b"\r\n" + LIST)
+        answers = await connection.rest()
+    assert admission.at_work == MAXIMUM
+    assert answers.index(b"HTTP/1.1 503 ") > 0
+    assert b'"overloaded"' in answers
+
+
+@pytest.mark.usefixtures("full")
+async def test_a_client_that_waits_to_send_its_body_is_told_that_the_connection_ends(
+    small_url: str,
+) -> None:
+    head = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 40\r\n"
+    )
+    async with connected(small_url) as connection:
+        await connection.send(head + b"\r\n")
+        answer = await connection.rest()
+    # It will leave the body away, and its next request would be taken for it.
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"connection: close\r\n" in answer
+
+
+@pytest.mark.usefixtures("full")
+async def test_a_refused_body_that_turns_out_bad_gets_no_second_answer(small_url: str) -> None:
+    head = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with connected(small_url) as connection:
+        await connection.send(head)
+        assert (await connection.answer())[0].startswith(b"http/1.1 503 ")
+        await connection.send(b"zz\r\n")
+        assert await connection.rest() == b""
+
+
+@pytest.mark.usefixtures("full")
+async def test_a_connection_whose_refused_body_came_late_is_not_kept_for_ever(
+    small_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon = property(lambda _: 0.3, lambda _, __: None)
+    monkeypatch.setattr(HTTPProtocol, "timeout_keep_alive", soon, raising=False)
+    head = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+    async with connected(small_url) as connection:
+        await connection.send(head)
+        assert (await connection.answer())[0].startswith(b"http/1.1 503 ")
+        await connection.send(b"late")
+        assert await connection.rest() == b""
 
 
 @pytest.mark.usefixtures("full")

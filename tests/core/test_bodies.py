@@ -1,12 +1,17 @@
 """Bodies that are not JSON, too large, of another type, or not even whole."""
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.types import Message
 
+from app.core.errors import MalformedJSON
+from app.core.routing import StrictRequest
 from tests.support import Account, assert_error
 
 TWO_MEBIBYTES = 2 * 1024 * 1024
@@ -214,3 +219,20 @@ async def test_a_large_body_is_read_as_strictly_as_a_small_one(alice: Account) -
 async def test_a_query_that_is_not_utf_8_is_refused_by_name(alice: Account) -> None:
     response = await alice.client.get("/api/v1/tasks?tag=ok&external_id=%ff")
     assert_error(response, 400, "validation_failed", fields={"query.external_id": "invalid"})
+
+
+async def test_a_large_body_that_is_refused_is_forgotten_at_once() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b'{"title": "' + b"x" * 100_000}
+
+    request = StrictRequest({"type": "http", "headers": []}, receive)
+    remembered = weakref.ref(request)
+    gc.disable()
+    try:
+        # Garbage is collected by the number of objects, however large they are.
+        with pytest.raises(MalformedJSON):
+            await request.json()
+        del request
+        assert remembered() is None
+    finally:
+        gc.enable()

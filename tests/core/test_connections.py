@@ -92,6 +92,35 @@ async def test_an_upgrade_is_ignored_and_the_body_behind_it_is_read(
             assert b'"healthy"' in content
 
 
+async def test_what_comes_behind_a_chunked_body_is_no_header(alice: Account) -> None:
+    # A proxy has not looked at it: an address in it would be the client's own word.
+    head = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+        b"Authorization: Bearer " + alice.token.encode() + b"\r\n"
+        b"X-Request-ID: from-a-trailer\r\n\r\n"
+    )
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(head)
+        answer, _ = await connection.answer()
+    assert answer.startswith(b"http/1.1 401 ")
+    assert b"from-a-trailer" not in answer
+
+
+async def test_a_bad_request_behind_another_waits_for_its_turn(alice: Account) -> None:
+    get = (
+        b"GET /api/v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+        + alice.token.encode()
+        + b"\r\n\r\n"
+    )
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(get + b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n")
+        answers = await connection.rest()
+    # A 400 would be taken for the answer to the first.
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close\r\n" in answers
+
+
 async def test_a_pipelined_request_knows_nothing_of_the_one_before_it() -> None:
     app = FastAPI()
 

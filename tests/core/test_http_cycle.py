@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from starlette.types import Message
 
+from app.core.admission import Admission
 from app.core.http_cycle import Cycle
 
 
@@ -31,6 +32,9 @@ class Transport:
 
 
 class Flow:
+    def resume_reading(self) -> None:
+        pass
+
     write_paused = False
 
 
@@ -122,3 +126,25 @@ async def test_nothing_is_written_for_a_client_that_has_gone() -> None:
     await cycle.send(part(b"x"))
 
     assert transport.written == []
+
+
+async def test_a_request_does_not_count_while_its_client_is_waited_for() -> None:
+    admission = Admission(2, cors_origins=[])
+    cycle = cycle_on(Transport())
+    cycle.enter(admission)
+    receiving = asyncio.ensure_future(cycle.receive())
+    await asyncio.wait({receiving}, timeout=0)
+    assert admission.at_work == 0
+
+    # The answer begins before the end of the request has come.
+    await cycle.send(OK)
+    assert admission.at_work == 1
+    admission.at_work += 2
+    cycle.more_body = False
+    cycle.message_event.set()
+    assert (await receiving)["type"] == "http.request"
+    assert admission.at_work == 3
+
+    await cycle.send(part(b"done"))
+    cycle.leave()
+    assert admission.at_work == 2

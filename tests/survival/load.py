@@ -93,9 +93,8 @@ class Load:
         await self._connect(clients)
         self._is_closed_loop = True
         started = self._begin()
-        for connection in list(self._free):
-            self._send(connection, started)
-        self._free.clear()
+        for _ in range(clients):
+            self._send(self._free.popleft(), started)
         asyncio.get_running_loop().call_later(seconds, self._stop)
         return await self._end(started)
 

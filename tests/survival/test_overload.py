@@ -3,6 +3,8 @@
 import asyncio
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from statistics import median
+from typing import NamedTuple
 
 import pytest
 import uvloop
@@ -31,6 +33,7 @@ SLOW = (
 )
 POOL_SIZE = 4
 MAXIMUM = 40
+ROUNDS = 3
 # As it comes.
 LET_IN = Settings.model_fields["maximum_concurrent_requests"].default
 
@@ -75,29 +78,37 @@ async def test_where_the_processor_is_what_is_full_refusals_take_none_from_those
         # In a process of its own: it measures latency, and does something else for none of it.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             run = asyncio.get_running_loop().run_in_executor
-            nominal, over = await run(process, by_clients_and_three_times_as_many, *load)
+            rounds = await run(process, rounds_of_overload, *load)
         await account.client.aclose()
 
-    assert set(nominal.latencies) == {200}
-    assert set(over.latencies) == {200, 503}
-    assert over.broken == 0
-    assert over.count(503) > over.count(200)
-    assert over.quantile(200, 0.99) <= 2 * nominal.quantile(200, 0.99)
-    assert over.quantile(503, 0.99) < REFUSED_WITHIN_SECONDS
+    # The median round: the machine has other things to do at times.
+    assert median(r.over.quantile(200, 0.99) / r.nominal.quantile(200, 0.99) for r in rounds) <= 2
+    assert median(r.over.quantile(503, 0.99) for r in rounds) < REFUSED_WITHIN_SECONDS
+    for each in rounds:
+        assert set(each.nominal.latencies) == {200}
+        assert set(each.over.latencies) == {200, 503}
+        assert each.over.broken == 0
+        assert each.over.count(503) > each.over.count(200)
 
 
-def by_clients_and_three_times_as_many(
-    base_url: str, path: str, token: str
-) -> tuple[Outcome, Outcome]:
-    """What is served to so many clients as are let in, and at three times that rate."""
+class Round(NamedTuple):
+    """What is served to as many clients as are let in, and at three times that rate."""
 
-    async def measured() -> tuple[Outcome, Outcome]:
+    nominal: Outcome
+    over: Outcome
+
+
+def rounds_of_overload(base_url: str, path: str, token: str) -> list[Round]:
+    async def measured() -> list[Round]:
         load = Load(base_url, path, token)
         await load.by_clients(LET_IN, 1)
-        nominal = await load.by_clients(LET_IN, 3)
-        over = await load.by_clock(3 * nominal.per_second(200), 5, connections=8 * LET_IN)
+        rounds = []
+        for _ in range(ROUNDS):
+            nominal = await load.by_clients(LET_IN, 2)
+            over = await load.by_clock(3 * nominal.per_second(200), 3, connections=8 * LET_IN)
+            rounds.append(Round(nominal, over))
         load.close()
-        return nominal, over
+        return rounds
 
     return uvloop.run(measured())
 
