@@ -216,6 +216,8 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _is_answered(self) -> bool:
         """Whether the message that is being read has its answer already."""
+        if self._receiving == "nothing":
+            return False
         if self._is_message_refused:
             return True
         cycle: RequestResponseCycle | None = self.cycle
@@ -227,15 +229,16 @@ class HTTPProtocol(HttpToolsProtocol):
             return
         if self._is_answered():
             self.transport.close()
-        elif self._running is not None and not self._is_idle() and self._is_of_another_message():
+        elif self._running is not None and not self._is_idle() and self._is_behind(self._running):
             # Its answer is next, and says that the connection ends.
             self._running.keep_alive = False
             self.flow.pause_reading()
         else:
             super().send_400_response(msg)
 
-    def _is_of_another_message(self) -> bool:
-        return self._running is not None and self._running.scope is not self.scope
+    def _is_behind(self, cycle: Cycle) -> bool:
+        """Whether what is being read comes behind the request that is being answered."""
+        return self._receiving == "nothing" or cycle.scope is not self.scope
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Of what comes behind a chunked body (RFC 9110, section 6.5.1) nothing is a header: no

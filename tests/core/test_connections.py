@@ -107,14 +107,24 @@ async def test_what_comes_behind_a_chunked_body_is_no_header(alice: Account) -> 
     assert b"from-a-trailer" not in answer
 
 
-async def test_a_bad_request_behind_another_waits_for_its_turn(alice: Account) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["coding", "TLS", "no host", "proxy"],
+)
+async def test_a_bad_request_behind_another_waits_for_its_turn(alice: Account, bad: bytes) -> None:
     get = (
         b"GET /api/v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
         + alice.token.encode()
         + b"\r\n\r\n"
     )
     async with connected(str(alice.client.base_url)) as connection:
-        await connection.send(get + b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n")
+        await connection.send(get + bad)
         answers = await connection.rest()
     # A 400 would be taken for the answer to the first.
     assert answers.startswith(b"HTTP/1.1 200 ")
