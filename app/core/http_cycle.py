@@ -51,7 +51,7 @@ class Cycle(RequestResponseCycle):
         the answer is out.
         """
         if not self.more_body or self.message_event.is_set() or self.response_started:
-            return await super().receive()  # type: ignore[return-value]
+            return await super().receive()  # type: ignore[return-value]  # Starlette's type
         self._step_aside()
         try:
             message = await super().receive()
@@ -60,7 +60,7 @@ class Cycle(RequestResponseCycle):
             self._come_back()
         if is_full and message["type"] == "http.request" and self._can_be_refused():
             raise Overloaded
-        return message  # type: ignore[return-value]
+        return message  # type: ignore[return-value]  # Starlette's type
 
     def _can_be_refused(self) -> bool:
         return not (self.more_body or self.response_started)
