@@ -5,34 +5,55 @@ from collections import deque
 from typing import Any
 
 from sqlalchemy.util.concurrency import await_
-from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
+from sqlalchemy.util.queue import Empty, Full, QueueCommon
 
 
-class FairQueue(AsyncAdaptedQueue[Any]):
-    """SQLAlchemy's, but that what comes back goes to whoever has waited longest.
+class FairQueue(QueueCommon[Any]):
+    """In the place of SQLAlchemy's, where what comes back goes to whoever has waited longest.
 
     There it is taken by whoever asks next, while those who wait are still being woken: at
     saturation some would wait until they give up.
     """
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own
-        super().__init__(maxsize, use_lifo)
+        self.maxsize = maxsize
+        self.use_lifo = use_lifo
+        self._idle: deque[Any] = deque()
         self._waiting: deque[asyncio.Future[Any]] = deque()
 
-    def put_nowait(self, item: Any) -> None:  # noqa: ANN401 - whatever the pool keeps
+    def empty(self) -> bool:
+        return not self._idle
+
+    def full(self) -> bool:
+        return 0 < self.maxsize <= len(self._idle)
+
+    def qsize(self) -> int:
+        return len(self._idle)
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ANN401, ARG002, FBT001, FBT002 - SQLAlchemy's own, which never waits here
         while self._waiting:
             longest = self._waiting.popleft()
             if not longest.done():
                 longest.set_result(item)
                 return
-        super().put_nowait(item)
+        if 0 < self.maxsize <= len(self._idle):
+            raise Full
+        self._idle.append(item)
+
+    put_nowait = put
+
+    def get_nowait(self) -> Any:  # noqa: ANN401 - whatever the pool keeps
+        if not self._idle:
+            raise Empty
+        return self._idle.popleft()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ANN401, FBT001, FBT002 - the same
-        if not block or not self.empty():
+        if self._idle or not block:
             return self.get_nowait()
-        return await_(self._get_in_turn(timeout))
+        return await_(self.get_in_turn(timeout))
 
-    async def _get_in_turn(self, timeout: float | None) -> Any:  # noqa: ANN401, ASYNC109 - the same
+    async def get_in_turn(self, timeout: float | None) -> Any:  # noqa: ANN401, ASYNC109 - the same
+        """What comes back next but for those who wait already. Raises `Empty` after `timeout` s."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -41,7 +62,7 @@ class FairQueue(AsyncAdaptedQueue[Any]):
         except (TimeoutError, asyncio.CancelledError) as error:
             if turn.done() and not turn.cancelled():
                 # It came just when nobody wanted it any more.
-                self.put_nowait(turn.result())
+                self.put(turn.result())
             if isinstance(error, TimeoutError):
                 raise Empty from None
             raise

@@ -14,6 +14,7 @@ from prometheus_client import Histogram
 from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util.queue import Empty
 
 from app.core.metrics import CONNECTION_TIMEOUTS, OPERATIONS, PoolState
 from app.core.tracing import is_traced, statement_span
@@ -126,6 +127,14 @@ class MeasuredConnection(Connection):
         return await measured(self, operation_name(query), query, work)
 
 
+def _usable(entry: ConnectionPoolEntry) -> ConnectionPoolEntry:
+    connection: MeasuredConnection | None = entry.driver_connection
+    if connection is not None and connection.is_closed():
+        # The server went away while it was idle. Softly: it is opened anew before it is used.
+        entry.invalidate(soft=True)
+    return entry
+
+
 # As quiet as SQLAlchemy's own pools.
 logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 
@@ -139,7 +148,7 @@ class MeasuredPool(AsyncAdaptedQueuePool):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own
         super().__init__(*args, **options)
         self._entries: WeakSet[ConnectionPoolEntry] = WeakSet()
-        self._lent: set[ConnectionPoolEntry] = set()
+        self._lent: dict[MeasuredConnection, ConnectionPoolEntry] = {}
 
     def _create_connection(self) -> ConnectionPoolEntry:
         entry = super()._create_connection()
@@ -155,36 +164,54 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             raise
         finally:
             self.awaited -= 1
-        connection: MeasuredConnection | None = entry.driver_connection
-        if connection is not None and connection.is_closed():
-            # The server went away while it was idle. Softly: it is opened anew before it is used.
-            entry.invalidate(soft=True)
-        return entry
+        return _usable(entry)
 
-    def lend(self) -> ConnectionPoolEntry:
-        """An entry whose connection is open, to be given back by `take_back`.
+    def has_idle(self) -> bool:
+        """Whether a connection is there to be lent at once."""
+        return not self._pool.empty()
+
+    def is_exhausted(self) -> bool:
+        """Whether one that is lent has to come back before the next can be lent."""
+        return self._pool.empty() and self._overflow >= self._max_overflow
+
+    def lend(self) -> MeasuredConnection:
+        """An open connection, to be given back by `take_back`.
 
         It comes without the proxy that `connect` puts before it, which is for transactions and
         takes half as long as the driver does for a statement. Raises what `connect` raises:
         `MissingGreenlet` if a connection has to be waited for outside of a greenlet.
         """
-        entry = self._do_get()
+        return self._lend(self._do_get())
+
+    async def lend_in_turn(self) -> MeasuredConnection:
+        """`lend` when `is_exhausted`, which waits without a greenlet."""
+        self.awaited += 1
+        try:
+            entry = await self._pool.get_in_turn(self._timeout)  # type: ignore[attr-defined]  # typed as any queue
+        except Empty:
+            CONNECTION_TIMEOUTS.inc()
+            message = f"no connection came back within {self._timeout} s"
+            raise PoolTimeoutError(message) from None
+        finally:
+            self.awaited -= 1
+        return self._lend(_usable(entry))
+
+    def _lend(self, entry: ConnectionPoolEntry) -> MeasuredConnection:
         record: Any = entry
         try:
             record.get_connection()
         except BaseException:
             record.checkin(_fairy_was_created=False)
             raise
-        self._lent.add(entry)
-        return entry
+        connection: MeasuredConnection = record.driver_connection
+        self._lent[connection] = entry
+        return connection
 
-    def take_back(self, entry: ConnectionPoolEntry) -> None:
-        """Give an entry to whoever is next; a connection that is closed is opened anew."""
-        connection: MeasuredConnection | None = entry.driver_connection
-        if connection is not None and connection.is_closed():
-            entry.invalidate()
-        self._lent.discard(entry)
-        record: Any = entry
+    def take_back(self, connection: MeasuredConnection) -> None:
+        """Give a connection to whoever is next; one that is closed is opened anew."""
+        record: Any = self._lent.pop(connection)
+        if connection.is_closed():
+            record.invalidate()
         record.checkin(_fairy_was_created=False)
 
     def _connections_to(self, server: object) -> Iterator[MeasuredConnection]:
@@ -199,8 +226,9 @@ class MeasuredPool(AsyncAdaptedQueuePool):
 
     def uses(self, server: object) -> bool:
         """Whether somebody has a connection to this server."""
+        lent = set(self._lent.values())
         return any(
-            (entry.in_use or entry in self._lent)
+            (entry.in_use or entry in lent)
             and getattr(entry.driver_connection, "server", None) == server
             for entry in list(self._entries)
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any, cast
 
 import asyncpg
@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from app.core.metrics import PoolState
@@ -135,6 +134,8 @@ class Database:
             pool_timeout=settings.database_pool_timeout,
             **common,
         )
+        # SQLAlchemy makes the pool, of the class that it is told.
+        self.pool = cast("MeasuredPool", self.engine.pool)
         # Readiness asks the database and not the pool: a busy node is no dead one.
         self._probe = make_engine(self._url, poolclass=NullPool, **common)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -150,24 +151,29 @@ class Database:
         """
         arguments = statement.arguments(values)
         pool = self.pool
-        entry = await self._borrow(pool)
-        connection: asyncpg.Connection[asyncpg.Record] = entry.driver_connection  # type: ignore[assignment]  # typed as optional
+        connection = await self._borrow(pool)
         try:
             if statement.planned_anew:
                 # One that is kept would get a plan for all values after its fifth use.
                 prepared = await connection.prepare(statement.sql, name="")
-                return cast("Rows", await prepared.fetch(*arguments))
-            return cast("Rows", await connection.fetch(statement.sql, *arguments))
+                rows: Rows = await prepared.fetch(*arguments)
+            else:
+                rows = await connection.fetch(statement.sql, *arguments)
+            return rows
         finally:
-            pool.take_back(entry)
+            pool.take_back(connection)
 
-    async def _borrow(self, pool: MeasuredPool) -> ConnectionPoolEntry:
-        if pool.checkedin():
-            # One that is open is there at once; SQLAlchemy's way of waiting would take as long as a
-            # query.
-            with suppress(MissingGreenlet):
+    async def _borrow(self, pool: MeasuredPool) -> MeasuredConnection:
+        try:
+            # One that is open is there at once, and so is one that comes back; SQLAlchemy's way of
+            # waiting would take as long as a query.
+            if pool.has_idle():
                 return pool.lend()
+            if pool.is_exhausted():
+                return await pool.lend_in_turn()
+        except MissingGreenlet:
             # It was closed, and has to be waited for.
+            pass
         return await greenlet_spawn(pool.lend)
 
     def session(self) -> AsyncSession:
@@ -179,13 +185,6 @@ class Database:
         """A session in one READ COMMITTED transaction, committed when the block ends well."""
         async with self._transactions.begin() as session:
             yield session
-
-    @property
-    def pool(self) -> MeasuredPool:
-        pool = self.engine.pool
-        # SQLAlchemy makes the pool, of the class that it is told.
-        assert isinstance(pool, MeasuredPool)  # noqa: S101 - tells the type
-        return pool
 
     def pool_state(self) -> PoolState:
         """How the pool is used at the moment."""
