@@ -92,9 +92,10 @@ class HTTPProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         # Uvicorn lets nobody choose the class.
         cycle.__class__ = Cycle
-        self._running = cycle = cast("Cycle", cycle)
+        assert isinstance(cycle, Cycle)  # noqa: S101 - tells the type
+        self._running = cycle
         admission = self._admission
-        scope = cast("Scope", cycle.scope)
+        scope: Scope = cycle.scope  # type: ignore[assignment]  # Starlette's type
         if admission is not None and admission.concerns(scope):
             if admission.is_full():
                 # It was sent behind another, which was let in, or had no need to be.
@@ -145,7 +146,8 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _head_without_upgrade(self) -> bytes:
         lines = [b"%s %s HTTP/1.1" % (self.scope["method"].encode(), self.url)]
-        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        headers = self.scope["headers"]
+        lines += [b"%s: %s" % header for header in headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
     def _should_upgrade(self) -> bool:
@@ -160,24 +162,25 @@ class HTTPProtocol(HttpToolsProtocol):
         self._received = 0
 
     def on_headers_complete(self) -> None:
-        if sum(name == b"host" for name, _ in self.headers) != 1 and (
-            self.parser.get_http_version() == "1.1"
-        ):
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                # The body would be read as it is on the wire, compressed.
+                raise ValueError("the only known transfer coding is chunked")
+        if hosts != 1 and self.parser.get_http_version() == "1.1":
             raise ValueError("a request needs one Host")
-        if any(
-            name == b"transfer-encoding" and value.strip().lower() != b"chunked"
-            for name, value in self.headers
-        ):
-            # The body would be read as it is on the wire, compressed.
-            raise ValueError("the only known transfer coding is chunked")
         self._receiving = "body"
         self._since = self.loop.time()
-        if self._is_refused():
-            return
-        super().on_headers_complete()
-        # Behind an `Upgrade` there is no cycle yet, or still the one before.
-        if self._is_draining and not self.parser.should_upgrade():
-            self.cycle.keep_alive = False
+        if not self._is_refused():
+            super().on_headers_complete()
+            # Behind an `Upgrade` there is no cycle yet, or still the one before.
+            if self._is_draining and not self.parser.should_upgrade():
+                self.cycle.keep_alive = False
+        # Of what comes behind a chunked body (RFC 9110, section 6.5.1) nothing is a header: no
+        # proxy has looked at it.
+        self.headers = []
 
     def _is_refused(self) -> bool:
         """Answer the request here and now if the worker is full."""
@@ -239,12 +242,6 @@ class HTTPProtocol(HttpToolsProtocol):
     def _is_behind(self, cycle: Cycle) -> bool:
         """Whether what is being read comes behind the request that is being answered."""
         return self._receiving == "nothing" or cycle.scope is not self.scope
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # Of what comes behind a chunked body (RFC 9110, section 6.5.1) nothing is a header: no
-        # proxy has looked at it.
-        if self._receiving == "head":
-            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         # What follows behind an answer is not wanted.

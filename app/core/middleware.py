@@ -4,8 +4,8 @@
 """
 
 import asyncio
+import os
 import re
-import secrets
 import time
 from collections.abc import Callable
 
@@ -45,6 +45,8 @@ EXPOSED_HEADERS = (
     "Retry-After",
     "X-Request-ID",
 )
+# Where a request's answer has its status, as soon as there is one.
+STATUS = "taskflow.status"
 
 log = structlog.stdlib.get_logger("taskflow.request")
 
@@ -79,9 +81,9 @@ class RequestMiddleware:
         async def send_named(message: Message) -> None:
             nonlocal status, size
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = scope[STATUS] = message["status"]
                 given = message["headers"]
-                names = {name for name, _ in given}
+                names = dict(given)
                 message["headers"] = [
                     *given,
                     (b"x-request-id", request_id.encode()),
@@ -140,18 +142,11 @@ class LastResortMiddleware:
         self.report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def send_noticed(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self.app(scope, receive, send_noticed)
+            await self.app(scope, receive, send)
         except Exception as exception:
             error = self.report(exception)
-            if started or scope["type"] != "http":
+            if STATUS in scope or scope["type"] != "http":
                 # Half an answer is out; only a closed connection tells the client that it is cut.
                 log.warning("answer broken off", code=error.code)
                 raise
@@ -180,5 +175,6 @@ def request_id_of(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             given: str = value.decode("latin-1")
-            return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-    return secrets.token_hex(16)
+            if REQUEST_ID.fullmatch(given):
+                return given
+    return os.urandom(16).hex()
