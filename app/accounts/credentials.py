@@ -8,7 +8,7 @@ that a revoked credential reads and writes nothing from the moment the revocatio
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import structlog
 from fastapi import Request, Security
@@ -27,6 +27,9 @@ from app.core.security import is_well_formed_token, token_digest
 from app.db.errors import report
 from app.db.session import Session, get_database
 from app.db.statements import Statement
+
+if TYPE_CHECKING:
+    from app.core.settings import Settings
 
 LOGIN_PREFIX = "tfu_"
 KEY_PREFIX = "tfk_"
@@ -169,10 +172,10 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
         if scheme.lower() != "bearer":
             REFUSED.inc()
             raise Unauthenticated
-        state = request.app.state
-        secret_keys = state.settings.secret_keys
-        digest = token_digest(token, secret_keys[0])
-        actor: Actor | None = state.actors.get(digest)
+        settings: Settings = request.app.state.settings
+        actors: ActorCache = request.app.state.actors
+        digest = token_digest(token, settings.secret_keys[0])
+        actor = actors.get(digest)
         if actor is not None:
             REMEMBERED.inc()
             request.scope["taskflow.remembered"] = digest
@@ -180,19 +183,19 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
             if not is_well_formed_token(token, prefixes=TOKEN_PREFIXES):
                 REFUSED.inc()
                 raise Unauthenticated
-            digests = [token_digest(token, key) for key in secret_keys]
+            digests = [token_digest(token, key) for key in settings.secret_keys]
             async with get_database(request).session() as session:
                 actor = await _find_actor(session, digests)
             if actor is None:
                 REFUSED.inc()
                 raise Unauthenticated
             LOOKED_UP.inc()
-            state.actors.put(digest, actor)
+            actors.put(digest, actor)
         request.scope["taskflow.actor"] = actor
         request.scope["taskflow.user_id"] = actor.user_id
         structlog.contextvars.bind_contextvars(user_id=actor.user_id)
-        await spend(request, "api", state.settings.rate_limit_api, str(actor.credential_id))
-        if state.actors.use_is_due(digest):
+        await spend(request, "api", settings.rate_limit_api, str(actor.credential_id))
+        if actors.use_is_due(digest):
             try:
                 async with get_database(request).session() as session:
                     await _note_use(session, actor, digest)

@@ -6,11 +6,10 @@ headers are those of the IETF draft "RateLimit header fields for HTTP".
 
 import math
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import structlog
 from fastapi import Request
@@ -49,8 +48,7 @@ class RateLimited(APIError):
         super().__init__(headers={"Retry-After": str(retry_after)})
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """What is left of a limit, and the whole seconds until it starts anew."""
 
     limit: RateLimitItem
@@ -72,21 +70,21 @@ class MemoryStorage(Storage):
 
     def __init__(self) -> None:
         super().__init__()
-        self._windows: dict[str, tuple[int, float]] = {}
+        self._windows: dict[Hashable, tuple[int, float]] = {}
         self._sweep_at = 0.0
 
     @property
     def base_exceptions(self) -> type[Exception]:
         return ValueError
 
-    def _window(self, key: str, now: float) -> tuple[int, float]:
+    def _window(self, key: Hashable, now: float) -> tuple[int, float]:
         count, end = self._windows.get(key, (0, now))
         return (count, end) if end > now else (0, now)
 
-    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+    async def incr(self, key: Hashable, expiry: int, amount: int = 1) -> int:
         return self.count(key, expiry, time.time(), amount)[0]
 
-    def count(self, key: str, expiry: int, now: float, amount: int = 1) -> tuple[int, float]:
+    def count(self, key: Hashable, expiry: int, now: float, amount: int = 1) -> tuple[int, float]:
         """Count at a time; returns the new count and when its window ends."""
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY_SECONDS
@@ -95,10 +93,10 @@ class MemoryStorage(Storage):
         window = self._windows[key] = (count + amount, end if count else now + expiry)
         return window
 
-    async def get(self, key: str) -> int:
+    async def get(self, key: Hashable) -> int:
         return self._window(key, time.time())[0]
 
-    async def get_expiry(self, key: str) -> float:
+    async def get_expiry(self, key: Hashable) -> float:
         return self._window(key, time.time())[1]
 
     async def check(self) -> bool:
@@ -109,7 +107,7 @@ class MemoryStorage(Storage):
         self._windows.clear()
         return count
 
-    async def clear(self, key: str) -> None:
+    async def clear(self, key: Hashable) -> None:
         self._windows.pop(key, None)
 
 
@@ -142,9 +140,13 @@ class RateLimiter:
                 connection_pool=self._pool,  # type: ignore[arg-type]  # handed on to redis-py
             )
 
+    def _key(self, limit: RateLimitItem, identifiers: tuple[str, ...]) -> Any:  # noqa: ANN401 - text in Redis
+        # In here nobody else counts, and limits do not change.
+        return identifiers if self._redis is None else limit.key_for(*identifiers)
+
     async def hit(self, limit: RateLimitItem, *identifiers: str) -> Quota:
         """Count one more, also beyond the limit."""
-        key = limit.key_for(*identifiers)
+        key = self._key(limit, identifiers)
         if self._redis is None:
             return _quota(limit, *self._memory.count(key, limit.get_expiry(), time.time()))
 
@@ -168,7 +170,7 @@ class RateLimiter:
 
     async def look(self, limit: RateLimitItem, *identifiers: str) -> Quota:
         """What is left, without counting."""
-        key = limit.key_for(*identifiers)
+        key = self._key(limit, identifiers)
 
         async def read(storage: Storage) -> Quota:
             return _quota(limit, await storage.get(key), await storage.get_expiry(key))
@@ -242,14 +244,14 @@ def rate_limit_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     quotas: dict[str, Quota] | None = scope.get(QUOTAS)
     if not quotas:
         return []
-    policies = ", ".join(
-        f'"{name}";q={quota.limit.amount};w={quota.limit.get_expiry()}'
-        for name, quota in quotas.items()
-    )
-    state = ", ".join(
-        f'"{name}";r={quota.remaining};t={quota.reset}' for name, quota in quotas.items()
-    )
-    return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", state.encode())]
+    policies, states = [], []
+    for name, quota in quotas.items():
+        policies.append(f'"{name}";q={quota.limit.amount};w={quota.limit.get_expiry()}')
+        states.append(f'"{name}";r={quota.remaining};t={quota.reset}')
+    return [
+        (b"ratelimit-policy", ", ".join(policies).encode()),
+        (b"ratelimit", ", ".join(states).encode()),
+    ]
 
 
 def client_address(scope: Scope) -> str:

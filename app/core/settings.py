@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -172,7 +173,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[list[Network], *CommaSeparated] = []
     cors_origins: Annotated[list[Origin], *CommaSeparated] = []
 
-    @property
+    @cached_property
     def secret_keys(self) -> list[str]:
         """The secret that digests and signatures are made with, then the other that is accepted."""
         keys = [self.secret_key, self.secret_key_fallback]
