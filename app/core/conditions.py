@@ -81,5 +81,7 @@ ETAG_HEADER: dict[str, Any] = {
 
 def set_entity_tag(response: Response, tag: str) -> None:
     """Let clients keep the answer, and have them ask each time whether it still holds."""
-    response.headers["ETag"] = f'"{tag}"'
-    response.headers["Cache-Control"] = "private, no-cache"
+    response.raw_headers += (
+        (b"etag", f'"{tag}"'.encode()),
+        (b"cache-control", b"private, no-cache"),
+    )

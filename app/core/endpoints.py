@@ -19,7 +19,7 @@ from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Form
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 if TYPE_CHECKING:
     from fastapi._compat import ModelField
@@ -61,6 +61,7 @@ class _Parameter:
         self.alias = model_field.alias
         self.header = self.alias.lower().encode()
         self._field = model_field
+        self._validator = model_field._type_adapter.validator.validate_python  # noqa: SLF001 - without the layers around it
         info = model_field.field_info
         annotation = info.annotation
         self.is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
@@ -87,14 +88,16 @@ class _Parameter:
     def validate(self, given: Any, values: dict[str, Any], faults: Faults) -> None:  # noqa: ANN401 - see above
         """Put the value of what is given into the values, or say what is wrong with it."""
         if given is not None or self._location == ("body",):
-            value, wrong = self._field.validate(given, {}, loc=self._location)
-            faults.extend(wrong)
+            try:
+                values[self.name] = self._validator(given, from_attributes=True)
+            except ValidationError:
+                # FastAPI knows how to tell it.
+                faults.extend(self._field.validate(given, {}, loc=self._location)[1])
         elif self._required:
             self._missing(faults)
-            return
         else:
-            value = copy(self._default)
-        values[self.name] = value
+            default = self._default
+            values[self.name] = [*default] if type(default) is list else copy(default)
 
     async def validate_body(self, known: "Known", values: dict[str, Any]) -> None:
         """`validate` for what is in the body, as JSON or as a form."""
@@ -119,7 +122,6 @@ class Known:
     request: Request
     response: Response
     body: bytes
-    stack: AsyncExitStack
     faults: Faults = field(default_factory=list)
     solved: dict[object, Any] = field(default_factory=dict)
 
@@ -129,16 +131,15 @@ class Call:
 
     def __init__(self, dependant: Dependant) -> None:
         call = cast("Callable[..., Any]", dependant.call)
-        self._key: object = call
-        self.name = dependant.name
-        self._is_generator = inspect.isasyncgenfunction(call)
+        self.key: object = call
+        self.is_generator = inspect.isasyncgenfunction(call)
         asynchronous = call if inspect.isroutine(call) else cast("Any", call).__call__
-        if not (self._is_generator or inspect.iscoroutinefunction(asynchronous)):
+        if not (self.is_generator or inspect.iscoroutinefunction(asynchronous)):
             raise TypeError(f"{call} is neither an async function nor an async generator")
         if dependant.cookie_params or dependant.background_tasks_param_name:
             raise TypeError(f"{call} takes what no endpoint here is given")
-        self._call: Callable[..., Any] = asynccontextmanager(call) if self._is_generator else call
-        self._depends_on = [Call(sub) for sub in dependant.dependencies]
+        self.function: Callable[..., Any] = asynccontextmanager(call) if self.is_generator else call
+        self._needs = [(sub.name, sub.call) for sub in dependant.dependencies if sub.name]
         self._path = [_Parameter(one, "path") for one in dependant.path_params]
         self._query = [_Parameter(one, "query") for one in dependant.query_params]
         self._headers = [_Parameter(one, "header") for one in dependant.header_params]
@@ -146,28 +147,19 @@ class Call:
         self._request_name = dependant.request_param_name
         self._response_name = dependant.response_param_name
 
-    async def __call__(self, known: Known) -> Any:  # noqa: ANN401 - what the function gives
-        """Call the function. Raises `RequestValidationError` if an argument is not valid."""
-        values = await self.values(known)
-        if known.faults:
-            raise RequestValidationError(known.faults)
-        return await self._call(**values)
-
-    async def values(self, known: Known) -> dict[str, Any]:
+    async def arguments(self, known: Known) -> dict[str, Any]:
         """The arguments; what is wrong with them is added to the faults."""
         request, faults = known.request, known.faults
         values: dict[str, Any] = {}
-        for dependency in self._depends_on:
-            value = await dependency.solve(known)
-            if dependency.name is not None:
-                values[dependency.name] = value
+        for name, key in self._needs:
+            values[name] = known.solved[key]
         for parameter in self._path:
-            parameter.validate(request.path_params.get(parameter.alias), values, faults)
+            given = request.scope["path_params"].get(parameter.alias)
+            parameter.validate(given, values, faults)
         for parameter in self._query:
             parameter.validate(parameter.of_pairs(query_pairs(request)), values, faults)
         for parameter in self._headers:
-            given = _header(request.scope["headers"], parameter)
-            parameter.validate(given, values, faults)
+            parameter.validate(_header(request.scope["headers"], parameter), values, faults)
         for parameter in self._body:
             await parameter.validate_body(known, values)
         if self._request_name is not None:
@@ -176,19 +168,12 @@ class Call:
             values[self._response_name] = known.response
         return values
 
-    async def solve(self, known: Known) -> Any:  # noqa: ANN401 - what the dependency gives
-        """What the dependency gives, once per request; None if its own arguments are not valid."""
-        if self._key not in known.solved:
-            before = len(known.faults)
-            values = await self.values(known)
-            if len(known.faults) > before:
-                return None
-            if self._is_generator:
-                value = await known.stack.enter_async_context(self._call(**values))
-            else:
-                value = await self._call(**values)
-            known.solved[self._key] = value
-        return known.solved[self._key]
+
+def _in_order(dependant: Dependant, calls: dict[object, Call]) -> None:
+    """Put what an endpoint depends on before it, each but once."""
+    for sub in dependant.dependencies:
+        _in_order(sub, calls)
+    calls.setdefault(dependant.call, Call(dependant))
 
 
 def _header(headers: Sequence[tuple[bytes, bytes]], parameter: _Parameter) -> Any:  # noqa: ANN401 - not validated yet
@@ -198,28 +183,63 @@ def _header(headers: Sequence[tuple[bytes, bytes]], parameter: _Parameter) -> An
     return given if parameter.takes_several else given[0]
 
 
+class _Answer(Response):
+    """An answer whose body is not known yet, for which Starlette would work out headers."""
+
+    def __init__(self, status_code: int) -> None:
+        self.status_code = status_code
+        self.background = None
+        self.body = b""
+        self.raw_headers = []
+
+
 class Endpoint:
     """Answers requests by an endpoint's function."""
 
     def __init__(self, dependant: Dependant, *, status_code: int | None) -> None:
-        self._call = Call(dependant)
+        calls: dict[object, Call] = {}
+        _in_order(dependant, calls)
+        *self._depends_on, self._endpoint = calls.values()
+        self._opens = any(call.is_generator for call in self._depends_on)
         self._has_body = bool(dependant.body_params)
-        self._status_code = status_code or HTTPStatus.OK
+        self._status_code = int(status_code or HTTPStatus.OK)
 
     async def __call__(self, request: Request) -> Response:
-        """The answer: what the function gives as JSON, unless that is an answer itself."""
-        response = Response(status_code=self._status_code)
-        response.raw_headers.clear()
+        """The answer: what the function gives as JSON, unless that is an answer itself.
+
+        Raises `RequestValidationError` if an argument is not valid.
+        """
         body = await request.body() if self._has_body else b""
-        async with AsyncExitStack() as stack:
-            given = await self._call(Known(request, response, body, stack))
+        known = Known(request, _Answer(self._status_code), body)
+        if self._opens:
+            async with AsyncExitStack() as stack:
+                given = await self._call(known, stack)
+        else:
+            given = await self._call(known, None)
         if isinstance(given, Response):
             return given
         # The function has given what its annotation says: mypy has checked it.
-        content: bytes = cast("BaseModel", given).__pydantic_serializer__.to_json(given)
+        content: bytes = given.__pydantic_serializer__.to_json(given)
+        response = known.response
         response.body = content
         response.raw_headers += (
             (b"content-length", b"%d" % len(content)),
             (b"content-type", b"application/json"),
         )
         return response
+
+    async def _call(self, known: Known, stack: AsyncExitStack | None) -> Any:  # noqa: ANN401 - what the function gives
+        solved = known.solved
+        for call in self._depends_on:
+            before = len(known.faults)
+            values = await call.arguments(known)
+            if len(known.faults) > before:
+                solved[call.key] = None
+            elif call.is_generator and stack is not None:
+                solved[call.key] = await stack.enter_async_context(call.function(**values))
+            else:
+                solved[call.key] = await call.function(**values)
+        values = await self._endpoint.arguments(known)
+        if known.faults:
+            raise RequestValidationError(known.faults)
+        return await self._endpoint.function(**values)

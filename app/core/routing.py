@@ -6,7 +6,7 @@ would ignore: unknown and repeated query parameters, and bodies of another media
 """
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
@@ -17,7 +17,6 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from starlette.datastructures import FormData, UploadFile
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.core.bounds import MAXIMUM_ERRORS_SHOWN
@@ -77,19 +76,27 @@ class StrictRequest(Request):
 
     maximum_body_bytes = MAXIMUM_BODY_BYTES
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self.maximum_body_bytes:
-            raise PayloadTooLarge
-        received = 0
-        try:
-            async for chunk in super().stream():
-                received += len(chunk)
+    async def body(self) -> bytes:
+        """The body. Raises `PayloadTooLarge`, and `ClientClosedRequest` if it breaks off."""
+        if not hasattr(self, "_body"):
+            for name, value in self.scope["headers"]:
+                is_length = name == b"content-length" and value.isdigit()
+                if is_length and int(value) > self.maximum_body_bytes:
+                    raise PayloadTooLarge
+            parts, more = [], True
+            received = 0
+            while more:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientClosedRequest
+                part = message.get("body", b"")
+                received += len(part)
                 if received > self.maximum_body_bytes:
                     raise PayloadTooLarge
-                yield chunk
-        except ClientDisconnect:
-            raise ClientClosedRequest from None
+                parts.append(part)
+                more = message.get("more_body", False)
+            self._body = b"".join(parts)
+        return self._body
 
     async def json(self) -> Any:  # noqa: ANN401 - JSON is anything
         """The body as strict JSON: no NaN, no Infinity, no lone surrogate, bounded in depth."""
@@ -249,18 +256,19 @@ def _media_types(route: APIRoute) -> frozenset[str]:
 
 
 def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
-    headers = request.headers
-    given = headers.getlist("content-type")
-    if not given:
-        # Without a body the answer names the body as missing, which helps more.
-        if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
-            return
-        raise UnsupportedMediaType
-    if (
-        len(given) > 1
-        or given[0].partition(";")[0].strip().lower() not in media_types
-        or any(one.strip().lower() != "identity" for one in headers.getlist("content-encoding"))
-    ):
+    given, codings = [], []
+    has_body = False
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            given.append(value.decode("latin-1").partition(";")[0].strip().lower())
+        elif name == b"content-encoding":
+            codings.append(value.strip().lower())
+        elif name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            has_body = True
+    if not given and not has_body:
+        # The answer names the body as missing, which helps more.
+        return
+    if len(given) != 1 or given[0] not in media_types or set(codings) - {b"identity"}:
         raise UnsupportedMediaType
 
 
