@@ -18,7 +18,6 @@ from app.tasks.formats import FORMATS, ExportFormat, FileFormat
 from app.tasks.models import Task
 from app.tasks.ordering import ordering_of
 from app.tasks.queries import matching
-from app.tasks.schemas import TaskRead
 
 # This many tasks of the greatest size, 100 kB each, must fit in memory several times over.
 TASKS_AT_ONCE = 200
@@ -43,7 +42,7 @@ def _select_next(within: ColumnElement[bool], after: Task | None) -> Select[Task
     statement = select(Task).where(within).order_by(*_OLDEST_FIRST.order_by()).limit(TASKS_AT_ONCE)
     if after is None:
         return statement
-    here = _OLDEST_FIRST.literal(_OLDEST_FIRST.value_of(after))
+    here = _OLDEST_FIRST.literal(_OLDEST_FIRST.value_of({"created_at": after.created_at}))
     return statement.where(_OLDEST_FIRST.is_after(here, literal(after.id)))
 
 
@@ -74,7 +73,7 @@ async def in_format(
     """The pieces of the file that holds the tasks of all batches, the end of which it needs."""
 
     def render(tasks: Sequence[Task]) -> bytes:
-        return form.render([TaskRead.model_validate(task) for task in tasks])
+        return form.render(tasks)
 
     lead = form.opening
     separator = form.before_first

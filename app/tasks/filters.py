@@ -73,19 +73,19 @@ class TaskFilters(InputModel):
     """What tasks must be like; all of it can be combined."""
 
     status: list[TaskStatus] = Field(
-        default=[],
+        default_factory=list,
         max_length=MAXIMUM_REPEATS,
         description="Any of these; repeatable.",
         examples=[["pending", "in_progress"]],
     )
     priority: list[TaskPriority] = Field(
-        default=[],
+        default_factory=list,
         max_length=MAXIMUM_REPEATS,
         description="Any of these; repeatable.",
         examples=[["high", "critical"]],
     )
     tag: list[Tag] = Field(
-        default=[],
+        default_factory=list,
         max_length=MAXIMUM_TAGS,
         description="All of these, compared exactly; repeatable.",
         examples=[["garden"]],
@@ -213,12 +213,12 @@ def _values_of(name: str, value: Any, filters: TaskFilters) -> tuple[Hashable, t
 
 def given(filters: TaskFilters) -> list[Given]:
     """The filters that are given, in an order of their own."""
-    values = ((name, getattr(filters, name)) for name in CONDITIONS)
-    return [
-        Given(name, *_values_of(name, value, filters))
-        for name, value in values
-        if value is not MISSING and value != []
-    ]
+    found = []
+    for name in CONDITIONS:
+        value = getattr(filters, name)
+        if value is not MISSING and value != []:
+            found.append(Given(name, *_values_of(name, value, filters)))
+    return found
 
 
 Values = Sequence[Any]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from app.tasks.models import TaskPriority, TaskStatus
+from app.tasks.models import Task, TaskPriority, TaskStatus
 from app.tasks.schemas import TaskRead
 
 if TYPE_CHECKING:
@@ -61,11 +61,15 @@ class FileFormat:
     before_first: bytes
     between: bytes
     closing: bytes
-    render: Callable[[Sequence[TaskRead]], bytes]
+    render: Callable[[Sequence[Task]], bytes]
 
 
-def _render_json(tasks: Sequence[TaskRead]) -> bytes:
-    return ",\n".join(task.model_dump_json() for task in tasks).encode()
+def _read(task: Task) -> TaskRead:
+    return TaskRead.model_validate(task)
+
+
+def _render_json(tasks: Sequence[Task]) -> bytes:
+    return ",\n".join(_read(task).model_dump_json() for task in tasks).encode()
 
 
 def defused(cell: str) -> str:
@@ -95,8 +99,8 @@ def _csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
     return text.getvalue().removesuffix("\r\n").encode()
 
 
-def _render_csv(tasks: Sequence[TaskRead]) -> bytes:
-    dumped = [task.model_dump(mode="json") for task in tasks]
+def _render_csv(tasks: Sequence[Task]) -> bytes:
+    dumped = [_read(task).model_dump(mode="json") for task in tasks]
     return _csv_lines([[_cell(task[name]) for name in CSV_COLUMNS] for task in dumped])
 
 
@@ -104,7 +108,7 @@ def _ics_text(text: str) -> str:
     return _CONTROL_CHARACTERS.sub("\ufffd", _LINE_BREAKS.sub("\n", text))
 
 
-def _todo(task: TaskRead) -> "Todo":
+def _todo(task: Task) -> "Todo":
     # It takes a tenth of a second to import, which only those pay who export calendars.
     from icalendar import Todo  # noqa: PLC0415 - see above
 
@@ -129,7 +133,7 @@ def _todo(task: TaskRead) -> "Todo":
     return todo
 
 
-def _render_ics(tasks: Sequence[TaskRead]) -> bytes:
+def _render_ics(tasks: Sequence[Task]) -> bytes:
     return b"".join(_todo(task).to_ical() for task in tasks)
 
 

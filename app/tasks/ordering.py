@@ -1,10 +1,11 @@
 """The orders in which lists come, each matched by an index to the letter, and their positions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from functools import cache
-from typing import Any, Literal, Protocol
+from functools import cache, partial
+from operator import itemgetter
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, UnaryExpression, literal, literal_column, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
@@ -27,15 +28,20 @@ Sort = Literal[
 ]
 
 
-class Due(Protocol):
-    due_at: datetime | None
-    due_on: date | None
+Row = Mapping[str, Any]
 
 
-def _due_of(task: Due, *, never: str) -> str:
-    if task.due_on is not None:
-        return datetime.combine(task.due_on, time.max, UTC).isoformat()
-    return task.due_at.isoformat() if task.due_at is not None else never
+def _due_of(task: Row, *, never: str) -> str:
+    due_on: date | None = task["due_on"]
+    due_at: datetime | None = task["due_at"]
+    if due_on is not None:
+        return datetime.combine(due_on, time.max, UTC).isoformat()
+    return due_at.isoformat() if due_at is not None else never
+
+
+def _instant_of(task: Row, *, name: str) -> str:
+    instant: datetime = task[name]
+    return instant.isoformat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +55,15 @@ class Ordering:
     key: ColumnElement[Any] | InstrumentedAttribute[Any]
     descending: bool
     type: TypeEngine[Any]
-    value_of: Callable[[Any], str]
+    value_of: Callable[[Row], str]
     parse: Callable[[str], Any] = str
 
     def order_by(self) -> list[UnaryExpression[Any]]:
         columns = (self.key, Task.id)
         return [column.desc() if self.descending else column.asc() for column in columns]
 
-    def position_of(self, task: Any) -> list[str | int]:  # noqa: ANN401 - a row, or what is read from one
-        return [self.value_of(task), task.id]
+    def position_of(self, task: Row) -> list[str | int]:
+        return [self.value_of(task), task["id"]]
 
     def infinity(self, value: str) -> ColumnElement[Any] | None:
         """The key's value if it is behind or before all dates: the driver knows no such instant."""
@@ -81,7 +87,7 @@ def _by_instant(
     key: ColumnElement[Any] | InstrumentedAttribute[Any],
     *,
     descending: bool,
-    value_of: Callable[[Any], str],
+    value_of: Callable[[Row], str],
 ) -> Ordering:
     return Ordering(key, descending, WholeInstant(), value_of, datetime.fromisoformat)
 
@@ -94,31 +100,29 @@ def ordering_of(sort: Sort) -> Ordering:
             return _by_instant(
                 Task.updated_at,
                 descending=descending,
-                value_of=lambda task: task.updated_at.isoformat(),
+                value_of=partial(_instant_of, name="updated_at"),
             )
         case "due":
             never = "-infinity" if descending else "infinity"
             return _by_instant(
                 literal_column(DUE_DESCENDING if descending else DUE_ASCENDING),
                 descending=descending,
-                value_of=lambda task: _due_of(task, never=never),
+                value_of=partial(_due_of, never=never),
             )
         case "priority":
-            return Ordering(
-                Task.priority, descending, Task.priority.type, lambda task: task.priority.value
-            )
+            return Ordering(Task.priority, descending, Task.priority.type, itemgetter("priority"))
         case "title":
             return Ordering(
                 Task.title_key,
                 descending,
                 Task.title_key.type,
-                lambda task: title_key(task.title),
+                lambda task: title_key(task["title"]),
             )
     return _by_instant(
-        Task.created_at, descending=descending, value_of=lambda task: task.created_at.isoformat()
+        Task.created_at, descending=descending, value_of=partial(_instant_of, name="created_at")
     )
 
 
 NEWEST_DELETION_FIRST = _by_instant(
-    Task.deleted_at, descending=True, value_of=lambda task: task.deleted_at.isoformat()
+    Task.deleted_at, descending=True, value_of=partial(_instant_of, name="deleted_at")
 )

@@ -1,10 +1,9 @@
 """Every statement on tasks. Each is guarded: no row is seen or written for an ended credential."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
@@ -249,8 +248,7 @@ def count_of(among: ColumnElement[bool]) -> Select[int]:
     return select(func.count().label("total")).select_from(Task).where(among)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """What is listed: with `filters` the tasks that pass them, without any what is in the trash."""
 
     filters: tuple[Given, ...] | None
@@ -262,8 +260,7 @@ class Listed:
         return matching(ANY_ACTOR, with_parameters(self.filters), due_key)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """The form of a page: what is the same for all requests that differ in values alone.
 
     It begins behind `offset` tasks or, with `after`, behind a position: its key may be `infinity`.

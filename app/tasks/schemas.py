@@ -1,14 +1,14 @@
 """What clients send and get about tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import MISSING, AliasChoices, ConfigDict, Field, model_validator
 
 from app.core.bounds import Count, Id, text
 from app.core.pagination import CURSOR_MAX_LENGTH, CURSOR_PATTERN, MAXIMUM_PER_PAGE, PageQuery
-from app.core.responses import Envelope, Instant, ReadModel
+from app.core.responses import Envelope, Instant, ReadModel, written
 from app.core.schemas import Flag, InputModel, field_refused
 from app.tasks.fields import (
     Description,
@@ -135,6 +135,8 @@ _PRIORITIES: dict[str, TaskPriority] = {priority.value: priority for priority in
 class TaskRead(ReadModel):
     """A task."""
 
+    instants: ClassVar[Sequence[str]] = ("due_at", "completed_at", "created_at", "updated_at")
+
     id: Id = Field(description="The task's id.", examples=[7])
     title: Annotated[str, text(TITLE_MAX_LENGTH)] = Field(
         description="What is to be done.", examples=["Water the plants"]
@@ -173,9 +175,13 @@ class TaskRead(ReadModel):
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Self:
         """A task as a statement has read it: the database has checked it all."""
-        values = {name: row[name] for name in cls.model_fields}
+        values = {name: row[name] for name in cls.__pydantic_fields__}
         values["status"] = _STATUSES[values["status"]]
         values["priority"] = _PRIORITIES[values["priority"]]
+        for name in cls.instants:
+            instant = values[name]
+            if instant is not None and not instant.microsecond:
+                values[name] = written(instant)
         return cls.trusted(values)
 
 
@@ -221,6 +227,8 @@ class TaskListResponse(Envelope[TaskPage]):
 
 class TrashedTaskRead(TaskRead):
     """A task in the trash."""
+
+    instants: ClassVar[Sequence[str]] = (*TaskRead.instants, "deleted_at")
 
     deleted_at: Instant = Field(description="When it was deleted.")
 

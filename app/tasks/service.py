@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
@@ -312,7 +312,7 @@ async def _read_page(
             raise invalid_cursor()
         key, values["after_id"] = cursors.open(query.cursor, binding)
         infinite = ordering.infinity(key) is not None
-        page = replace(page, counted=False, after=True, infinity=key if infinite else None)
+        page = page._replace(counted=False, after=True, infinity=key if infinite else None)
         values["after_key"] = None if infinite else ordering.parse(key)
     rows = await session.fetch(queries.select_page(page), values)
     total: int | None = None
@@ -328,13 +328,15 @@ async def _read_page(
         # An ended credential sees nothing either, and must be told so.
         await ensure_credential_is_live(session, actor)
     tasks = [task_model.of_row(row) for row in rows[: query.per_page]]
-    more = len(rows) > query.per_page
+    next_cursor = None
+    if len(rows) > query.per_page:
+        next_cursor = cursors.make(ordering.position_of(rows[query.per_page - 1]), binding)
     return page_model.trusted(
         {
             "total": total,
             "page": None if by_cursor else query.page,
             "pages": None if total is None else query.pages(total),
-            "next_cursor": cursors.make(ordering.position_of(tasks[-1]), binding) if more else None,
+            "next_cursor": next_cursor,
             "tasks": tasks,
         }
     )
