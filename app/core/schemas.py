@@ -46,7 +46,10 @@ def canonical_id(value: object, *, otherwise: type[APIError]) -> int:
 
 def not_blank(value: str) -> str:
     """`value`, unless it holds nothing that can be seen; spaces were trimmed before."""
-    if all(unicodedata.category(character) in _INVISIBLE for character in value):
+    # Nearly all begin with what can be seen.
+    if not value[:1].isalnum() and all(
+        unicodedata.category(character) in _INVISIBLE for character in value
+    ):
         raise PydanticCustomError("string_too_short", "Input should not be blank")
     return value
 

@@ -4,17 +4,21 @@ SQLAlchemy takes longer to build and to execute a statement than PostgreSQL take
 every request runs is built once with `bindparam`s, and only its values are new.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Executable
+from sqlalchemy import Enum, Executable
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql.elements import BindParameter, ClauseElement
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
-DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""JSON as it is stored and measured. Raises `ValueError` for what is too long a number."""
+
+DIALECT = asyncpg.dialect(json_serializer=compact_json)  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 
 class Statement:
@@ -45,4 +49,7 @@ class Statement:
 
 
 def _processor(bind: BindParameter[Any]) -> Callable[[Any], Any] | None:
+    if isinstance(bind.type, Enum):
+        # Members of a `StrEnum` are the text that the driver takes.
+        return None
     return bind.type.dialect_impl(DIALECT).bind_processor(DIALECT)

@@ -1,6 +1,5 @@
 """The single fields of a task as clients send them, with their bounds."""
 
-import json
 import math
 from functools import partial
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.core.bounds import MAXIMUM_ID, NO_NUL
 from app.core.schemas import DateInput, InstantInput, canonical_id, each_once, not_blank
+from app.db.statements import compact_json
 from app.tasks.errors import TaskNotFound
 from app.tasks.models import (
     DESCRIPTION_MAX_LENGTH,
@@ -30,40 +30,40 @@ METADATA_TOO_DEEP = f"Input should be nested at most {METADATA_MAX_LEVELS} level
 
 def _check_storable(value: object, level: int) -> None:
     """Refuse what JSON in PostgreSQL cannot hold, and what is nested too deep."""
-    if isinstance(value, dict | list) and level > METADATA_MAX_LEVELS:
-        raise PydanticCustomError("out_of_range", METADATA_TOO_DEEP)
-    if isinstance(value, dict):
-        for name, member in value.items():
-            _check_storable(name, level)
-            _check_storable(member, level + 1)
-    elif isinstance(value, list):
-        for item in value:
-            _check_storable(item, level + 1)
-    elif isinstance(value, str):
+    if isinstance(value, str):
         if "\x00" in value:
             raise PydanticCustomError("string_invalid", "Input must not hold NUL")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise PydanticCustomError("out_of_range", "Input should hold finite numbers only")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise PydanticCustomError("out_of_range", "Input should hold finite numbers only")
+    elif isinstance(value, dict | list):
+        if level > METADATA_MAX_LEVELS:
+            raise PydanticCustomError("out_of_range", METADATA_TOO_DEEP)
+        if isinstance(value, dict):
+            _check_storable("".join(value), level)
+            value = value.values()
+        for item in value:
+            _check_storable(item, level + 1)
 
 
 def _compact_size(value: object) -> int:
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    return len(compact_json(value).encode())
 
 
-def _storable(value: dict[str, Any]) -> dict[str, Any]:
+def _storable_size(value: dict[str, Any]) -> int:
+    """The bytes that it takes, if PostgreSQL can hold it."""
     _check_storable(value, 1)
     try:
-        _compact_size(value)
+        return _compact_size(value)
     except ValueError:
         # A lone surrogate, or an integer of more digits than Python writes.
         raise PydanticCustomError(
             "metadata_invalid", "Input should be JSON that every parser can read"
         ) from None
-    return value
 
 
-def _within_bounds(value: dict[str, Any]) -> dict[str, Any]:
-    if _compact_size(value) > METADATA_MAX_BYTES:
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    if _storable_size(value) > METADATA_MAX_BYTES:
         raise PydanticCustomError("string_too_long", METADATA_TOO_LARGE)
     return value
 
@@ -75,8 +75,12 @@ def _kept_of(patch: object) -> object:
     return {name: _kept_of(value) for name, value in patch.items() if value is not None}
 
 
-def _not_too_much(patch: dict[str, Any]) -> dict[str, Any]:
-    _within_bounds({name: _kept_of(value) for name, value in patch.items() if value is not None})
+def _storable_patch(patch: dict[str, Any]) -> dict[str, Any]:
+    if _storable_size(patch) > METADATA_MAX_BYTES and (
+        _compact_size({name: _kept_of(value) for name, value in patch.items() if value is not None})
+        > METADATA_MAX_BYTES
+    ):
+        raise PydanticCustomError("string_too_long", METADATA_TOO_LARGE)
     return patch
 
 
@@ -164,7 +168,6 @@ _METADATA_SCHEMA: dict[str, Any] = {"type": "object", "additionalProperties": Tr
 Metadata = Annotated[
     dict[str, Any],
     AfterValidator(_storable),
-    AfterValidator(_within_bounds),
     WithJsonSchema(_METADATA_SCHEMA),
     Field(
         description=(
@@ -176,8 +179,7 @@ Metadata = Annotated[
 MetadataPatch = Annotated[
     dict[str, Any],
     # The size of the result is for the database to know; some patches are too much for any.
-    AfterValidator(_storable),
-    AfterValidator(_not_too_much),
+    AfterValidator(_storable_patch),
     WithJsonSchema(
         {
             **_METADATA_SCHEMA,

@@ -91,7 +91,8 @@ class IdempotentRoute(StrictRoute):
     """Use it for writes that must be safe to repeat. Endpoints need not know."""
 
     async def respond(self, request: Request, handle: Handler) -> Response:
-        key = parse_key(request.headers.getlist("idempotency-key"))
+        headers = request.scope["headers"]
+        key = parse_key([value for name, value in headers if name == b"idempotency-key"])
         if key is None:
             return await handle(request)
         actor: Actor = request.scope["taskflow.actor"]
@@ -124,13 +125,13 @@ class IdempotentRoute(StrictRoute):
         return response
 
 
-def parse_key(values: list[str]) -> str | None:
+def parse_key(values: list[bytes]) -> str | None:
     """The key in the values of the header; None without the header. Raises `ValidationFailed`."""
     if not values:
         return None
     if len(values) > 1:
         raise _refused("duplicate", "This header is given more than once")
-    value = values[0].strip(" \t")
+    value = values[0].decode("latin-1").strip(" \t")
     if quoted := _QUOTED.fullmatch(value):
         value = re.sub(r"\\(.)", r"\1", quoted[1])
     elif value and not _BARE.fullmatch(value):

@@ -140,7 +140,7 @@ async def update_task(
     Raises `TaskNotFound`, `VersionConflict`, `ExternalIdTaken`, and `ValidationFailed` if the task
     that would result is due in two ways or has too much metadata.
     """
-    changes = data.model_dump()
+    changes = {name: getattr(data, name) for name in data.model_fields_set}
     if not changes:
         task = await read_task(session, actor, task_id)
         if versions is not None and task.version not in versions:
