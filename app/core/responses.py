@@ -24,11 +24,13 @@ FieldErrorCode = Literal[
 ]
 
 
-def written(instant: datetime) -> datetime | str:
+def written(instant: datetime | str) -> datetime | str:
     """An instant as an `Instant` of an answer keeps it.
 
     Text is only what pydantic would write without its microseconds, since they are zero.
     """
+    if isinstance(instant, str):
+        return instant
     if instant.tzinfo is not UTC:
         instant = instant.astimezone(UTC)
     return instant if instant.microsecond else instant.isoformat(timespec="microseconds")[:-6] + "Z"

@@ -73,19 +73,19 @@ class TaskFilters(InputModel):
     """What tasks must be like; all of it can be combined."""
 
     status: list[TaskStatus] = Field(
-        default_factory=list,
+        default=[],
         max_length=MAXIMUM_REPEATS,
         description="Any of these; repeatable.",
         examples=[["pending", "in_progress"]],
     )
     priority: list[TaskPriority] = Field(
-        default_factory=list,
+        default=[],
         max_length=MAXIMUM_REPEATS,
         description="Any of these; repeatable.",
         examples=[["high", "critical"]],
     )
     tag: list[Tag] = Field(
-        default_factory=list,
+        default=[],
         max_length=MAXIMUM_TAGS,
         description="All of these, compared exactly; repeatable.",
         examples=[["garden"]],

@@ -163,6 +163,12 @@ async def test_a_missing_field_is_named(alice: Account, missing: str) -> None:
     assert_error(response, 400, "validation_failed", fields={f"body.{missing}": "missing"})
 
 
+async def test_the_end_of_a_key_has_microseconds_also_on_a_whole_second(alice: Account) -> None:
+    key = await alice.create_api_key(expires_at="2100-01-01T02:00:00+02:00")
+    assert key["expires_at"] == "2100-01-01T00:00:00.000000Z"
+    assert [one["expires_at"] for one in await listed(alice)] == [key["expires_at"]]
+
+
 async def test_a_key_ends_when_it_was_told_to_and_stays_listed(
     alice: Account, database: Database
 ) -> None:
