@@ -146,8 +146,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _head_without_upgrade(self) -> bytes:
         lines = [b"%s %s HTTP/1.1" % (self.scope["method"].encode(), self.url)]
-        headers = self.scope["headers"]
-        lines += [b"%s: %s" % header for header in headers if header[0] != b"upgrade"]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
     def _should_upgrade(self) -> bool:
@@ -173,14 +172,12 @@ class HTTPProtocol(HttpToolsProtocol):
             raise ValueError("a request needs one Host")
         self._receiving = "body"
         self._since = self.loop.time()
-        if not self._is_refused():
-            super().on_headers_complete()
-            # Behind an `Upgrade` there is no cycle yet, or still the one before.
-            if self._is_draining and not self.parser.should_upgrade():
-                self.cycle.keep_alive = False
-        # Of what comes behind a chunked body (RFC 9110, section 6.5.1) nothing is a header: no
-        # proxy has looked at it.
-        self.headers = []
+        if self._is_refused():
+            return
+        super().on_headers_complete()
+        # Behind an `Upgrade` there is no cycle yet, or still the one before.
+        if self._is_draining and not self.parser.should_upgrade():
+            self.cycle.keep_alive = False
 
     def _is_refused(self) -> bool:
         """Answer the request here and now if the worker is full."""
@@ -242,6 +239,12 @@ class HTTPProtocol(HttpToolsProtocol):
     def _is_behind(self, cycle: Cycle) -> bool:
         """Whether what is being read comes behind the request that is being answered."""
         return self._receiving == "nothing" or cycle.scope is not self.scope
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Of what comes behind a chunked body (RFC 9110, section 6.5.1) nothing is a header: no
+        # proxy has looked at it.
+        if self._receiving == "head":
+            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         # What follows behind an answer is not wanted.

@@ -14,6 +14,7 @@ from prometheus_client import Histogram
 from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util.concurrency import greenlet_spawn
 from sqlalchemy.util.queue import Empty
 
 from app.core.metrics import CONNECTION_TIMEOUTS, OPERATIONS, PoolState
@@ -127,12 +128,16 @@ class MeasuredConnection(Connection):
         return await measured(self, operation_name(query), query, work)
 
 
-def _usable(entry: ConnectionPoolEntry) -> ConnectionPoolEntry:
+def _is_open(entry: ConnectionPoolEntry) -> bool:
+    """Whether the connection can be used; if not it is opened anew before it is."""
     connection: MeasuredConnection | None = entry.driver_connection
-    if connection is not None and connection.is_closed():
-        # The server went away while it was idle. Softly: it is opened anew before it is used.
+    if connection is None:
+        return False
+    if connection.is_closed():
+        # The server went away while it was idle.
         entry.invalidate(soft=True)
-    return entry
+        return False
+    return True
 
 
 # As quiet as SQLAlchemy's own pools.
@@ -164,7 +169,8 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             raise
         finally:
             self.awaited -= 1
-        return _usable(entry)
+        _is_open(entry)
+        return entry
 
     def has_idle(self) -> bool:
         """Whether a connection is there to be lent at once."""
@@ -184,17 +190,22 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         return self._lend(self._do_get())
 
     async def lend_in_turn(self) -> MeasuredConnection:
-        """`lend` when `is_exhausted`, which waits without a greenlet."""
+        """`lend` when `is_exhausted`, which waits without a greenlet unless one is to be opened."""
         self.awaited += 1
         try:
             entry = await self._pool.get_in_turn(self._timeout)  # type: ignore[attr-defined]  # typed as any queue
         except Empty:
+            if not self.is_exhausted():
+                # One could not be opened meanwhile, and has left its place to others.
+                return await greenlet_spawn(self.lend)
             CONNECTION_TIMEOUTS.inc()
             message = f"no connection came back within {self._timeout} s"
             raise PoolTimeoutError(message) from None
         finally:
             self.awaited -= 1
-        return self._lend(_usable(entry))
+        if _is_open(entry):
+            return self._lend(entry)
+        return await greenlet_spawn(self._lend, entry)
 
     def _lend(self, entry: ConnectionPoolEntry) -> MeasuredConnection:
         record: Any = entry
