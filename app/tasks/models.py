@@ -175,6 +175,8 @@ class Task(Base):
             postgresql_where=text("deleted_at IS NOT NULL"),
         ),
         Index("ix_tasks_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+        # A changed task stays on its page.
+        {"postgresql_with": {"fillfactor": 85}},
     )
 
 

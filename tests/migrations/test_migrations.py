@@ -88,6 +88,21 @@ async def test_models_and_migrations_agree(template_url: str) -> None:
     assert len(in_models) == 13
 
 
+async def test_changed_tasks_stay_on_their_pages(new_database: NewDatabase) -> None:
+    url = new_database()
+    one = TASK + "(1, 'x', repeat('y', 400), 'pending', 'low', 1, 'x')"
+    run_sql(url, ADA, *[one] * 150)
+
+    changed_pages = """
+        WITH old AS (SELECT id, (ctid::text::point)[0] AS page FROM tasks), new AS (
+            UPDATE tasks SET status = 'cancelled' WHERE id % 15 = 1
+            RETURNING id, (ctid::text::point)[0] AS page
+        )
+        SELECT count(*) FILTER (WHERE new.page <> old.page) FROM new JOIN old USING (id)
+    """
+    assert await counted(url, changed_pages) == 0
+
+
 async def test_no_function_is_in_sql_which_each_write_would_plan_anew(template_url: str) -> None:
     in_sql = """
         SELECT count(*) FROM pg_proc JOIN pg_language ON pg_language.oid = prolang
