@@ -60,7 +60,6 @@ class _Parameter:
         self.name = model_field.name
         self.alias = model_field.alias
         self.header = self.alias.lower().encode()
-        self._field = model_field
         self._validator = model_field._type_adapter.validator.validate_python  # noqa: SLF001 - without the layers around it
         info = model_field.field_info
         annotation = info.annotation
@@ -90,9 +89,9 @@ class _Parameter:
         if given is not None or self._location == ("body",):
             try:
                 values[self.name] = self._validator(given, from_attributes=True)
-            except ValidationError:
-                # FastAPI knows how to tell it.
-                faults.extend(self._field.validate(given, {}, loc=self._location)[1])
+            except ValidationError as error:
+                for fault in error.errors(include_url=False):
+                    faults.append({**fault, "loc": (*self._location, *fault["loc"])})
         elif self._required:
             self._missing(faults)
         else:
@@ -139,7 +138,7 @@ class Call:
         if dependant.cookie_params or dependant.background_tasks_param_name:
             raise TypeError(f"{call} takes what no endpoint here is given")
         self.function: Callable[..., Any] = asynccontextmanager(call) if self.is_generator else call
-        self._needs = [(sub.name, sub.call) for sub in dependant.dependencies if sub.name]
+        self.needs = [(sub.name, sub.call) for sub in dependant.dependencies if sub.name]
         self._path = [_Parameter(one, "path") for one in dependant.path_params]
         self._query = [_Parameter(one, "query") for one in dependant.query_params]
         self._headers = [_Parameter(one, "header") for one in dependant.header_params]
@@ -151,8 +150,8 @@ class Call:
         """The arguments; what is wrong with them is added to the faults."""
         request, faults = known.request, known.faults
         values: dict[str, Any] = {}
-        for name, key in self._needs:
-            values[name] = known.solved[key]
+        for name, key in self.needs:
+            values[name] = known.solved.get(key)
         for parameter in self._path:
             given = request.scope["path_params"].get(parameter.alias)
             parameter.validate(given, values, faults)
@@ -233,9 +232,12 @@ class Endpoint:
         for call in self._depends_on:
             before = len(known.faults)
             values = await call.arguments(known)
+            if before and any(key not in solved for _, key in call.needs):
+                # What it needs was refused.
+                continue
             if len(known.faults) > before:
-                solved[call.key] = None
-            elif call.is_generator and stack is not None:
+                continue
+            if call.is_generator and stack is not None:
                 solved[call.key] = await stack.enter_async_context(call.function(**values))
             else:
                 solved[call.key] = await call.function(**values)

@@ -134,7 +134,8 @@ class LastResortMiddleware:
     """Answers what nobody handled: an error that gets to the server closes the connection.
 
     `report` logs an exception and returns the error that clients are shown. It stands inside of the
-    other middleware, so that its answers have the headers of all others.
+    other middleware, so that its answers have the headers of all others; by the scope it is told by
+    `RequestMiddleware` whether an answer has begun.
     """
 
     def __init__(self, app: ASGIApp, *, report: Callable[[Exception], APIError]) -> None:
@@ -175,6 +176,5 @@ def request_id_of(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             given: str = value.decode("latin-1")
-            if REQUEST_ID.fullmatch(given):
-                return given
+            return given if REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
     return os.urandom(16).hex()

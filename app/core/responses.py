@@ -3,7 +3,15 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import MISSING, AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    MISSING,
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from app.core.bounds import MAXIMUM_ERRORS, text
 
@@ -37,7 +45,8 @@ def written(instant: datetime | str) -> datetime | str:
 
 
 Instant = Annotated[
-    datetime | str,
+    datetime
+    | Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9-]{5}T[0-9:]{8}\.000000Z$")],
     AfterValidator(written),
     WithJsonSchema(
         {"type": "string", "format": "date-time", "examples": ["2026-11-22T09:30:00.000000Z"]},

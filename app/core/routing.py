@@ -72,7 +72,7 @@ class Authenticator(SecurityBase):
 
 
 class StrictRequest(Request):
-    """A request whose body is limited in size while it streams, and whose JSON is strict."""
+    """A request whose `body` is limited in size while it comes, and whose JSON is strict."""
 
     maximum_body_bytes = MAXIMUM_BODY_BYTES
 

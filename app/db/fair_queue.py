@@ -12,7 +12,7 @@ class FairQueue(QueueCommon[Any]):
     """In the place of SQLAlchemy's, where what comes back goes to whoever has waited longest.
 
     There it is taken by whoever asks next, while those who wait are still being woken: at
-    saturation some would wait until they give up.
+    saturation some would wait until they give up. Idle ones take turns, whatever `use_lifo` says.
     """
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own
@@ -23,9 +23,6 @@ class FairQueue(QueueCommon[Any]):
 
     def empty(self) -> bool:
         return not self._idle
-
-    def full(self) -> bool:
-        return 0 < self.maxsize <= len(self._idle)
 
     def qsize(self) -> int:
         return len(self._idle)
@@ -39,8 +36,6 @@ class FairQueue(QueueCommon[Any]):
         if 0 < self.maxsize <= len(self._idle):
             raise Full
         self._idle.append(item)
-
-    put_nowait = put
 
     def get_nowait(self) -> Any:  # noqa: ANN401 - whatever the pool keeps
         if not self._idle:

@@ -130,14 +130,13 @@ class MeasuredConnection(Connection):
 
 def _is_open(entry: ConnectionPoolEntry) -> bool:
     """Whether the connection can be used; if not it is opened anew before it is."""
-    connection: MeasuredConnection | None = entry.driver_connection
-    if connection is None:
-        return False
-    if connection.is_closed():
+    record: Any = entry
+    connection: MeasuredConnection | None = record.driver_connection
+    if connection is not None and connection.is_closed():
         # The server went away while it was idle.
-        entry.invalidate(soft=True)
-        return False
-    return True
+        record.invalidate(soft=True)
+    # So are all that were open when another one was found to be lost.
+    return not record._is_hard_or_soft_invalidated()  # noqa: SLF001 - as SQLAlchemy asks itself
 
 
 # As quiet as SQLAlchemy's own pools.
@@ -191,21 +190,21 @@ class MeasuredPool(AsyncAdaptedQueuePool):
 
     async def lend_in_turn(self) -> MeasuredConnection:
         """`lend` when `is_exhausted`, which waits without a greenlet unless one is to be opened."""
+        entry: ConnectionPoolEntry | None = None
         self.awaited += 1
         try:
             entry = await self._pool.get_in_turn(self._timeout)  # type: ignore[attr-defined]  # typed as any queue
         except Empty:
-            if not self.is_exhausted():
-                # One could not be opened meanwhile, and has left its place to others.
-                return await greenlet_spawn(self.lend)
-            CONNECTION_TIMEOUTS.inc()
-            message = f"no connection came back within {self._timeout} s"
-            raise PoolTimeoutError(message) from None
+            pass
         finally:
             self.awaited -= 1
-        if _is_open(entry):
-            return self._lend(entry)
-        return await greenlet_spawn(self._lend, entry)
+        if entry is not None:
+            return self._lend(entry) if _is_open(entry) else await greenlet_spawn(self._lend, entry)
+        if not self.is_exhausted():
+            # One could not be opened meanwhile, and has left its place to others.
+            return await greenlet_spawn(self.lend)
+        CONNECTION_TIMEOUTS.inc()
+        raise PoolTimeoutError(f"no connection came back within {self._timeout} s")
 
     def _lend(self, entry: ConnectionPoolEntry) -> MeasuredConnection:
         record: Any = entry

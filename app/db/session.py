@@ -134,8 +134,6 @@ class Database:
             pool_timeout=settings.database_pool_timeout,
             **common,
         )
-        # SQLAlchemy makes the pool, of the class that it is told.
-        self.pool = cast("MeasuredPool", self.engine.pool)
         # Readiness asks the database and not the pool: a busy node is no dead one.
         self._probe = make_engine(self._url, poolclass=NullPool, **common)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -172,7 +170,7 @@ class Database:
             if pool.is_exhausted():
                 return await pool.lend_in_turn()
         except MissingGreenlet:
-            # It was closed, and has to be waited for.
+            # It is to be opened anew, which has to be waited for.
             pass
         return await greenlet_spawn(pool.lend)
 
@@ -185,6 +183,10 @@ class Database:
         """A session in one READ COMMITTED transaction, committed when the block ends well."""
         async with self._transactions.begin() as session:
             yield session
+
+    @property
+    def pool(self) -> MeasuredPool:
+        return self.engine.sync_engine.pool  # type: ignore[return-value]  # of the class that it is told
 
     def pool_state(self) -> PoolState:
         """How the pool is used at the moment."""

@@ -175,7 +175,7 @@ class Task(Base):
             postgresql_where=text("deleted_at IS NOT NULL"),
         ),
         Index("ix_tasks_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
-        # A changed task stays on its page.
+        # A changed task stays on its page while that has room.
         {"postgresql_with": {"fillfactor": 85}},
     )
 

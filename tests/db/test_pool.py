@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import Integer, bindparam, func, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.db.session import Database
@@ -50,12 +51,12 @@ async def waiting(database: Database, how_many: int) -> None:
 
 
 async def end_connections(server_url: str) -> None:
+    """End those on which something long is under way."""
     connection = await asyncpg.connect(server_url, server_settings={"application_name": "other"})
-    # Not those that other tests have in other databases of the server.
     query = """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE query LIKE '%pg_sleep%' AND application_name = 'taskflow'
-            AND datname = current_database() AND state = 'active'
+        WHERE query LIKE '%pg_sleep%' AND query NOT LIKE '%number%' AND state = 'active'
+            AND application_name = 'taskflow' AND datname = current_database()
     """
     while not await connection.fetch(query):
         pass
@@ -112,6 +113,36 @@ async def test_a_connection_that_was_lost_is_opened_anew_by_whoever_waits_for_it
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
         await lost
     assert await asyncio.gather(*waiters) == [0, 1, 2]
+
+
+async def test_one_lost_connection_does_not_cost_those_who_wait_their_turn(
+    server_url: str,
+) -> None:
+    # A session that meets a lost connection has all others opened anew.
+    settings = service_settings(server_url, database_pool_size=2, database_pool_timeout=5)
+    database = Database(settings)
+    served: list[int] = []
+
+    async def ask(given: int) -> None:
+        served.append(await number(database, given))
+
+    async def work_in_session() -> None:
+        async with database.session() as session:
+            await session.execute(select(func.pg_sleep(10)))
+
+    await asyncio.gather(number(database, 0), number(database, 0))
+    lost = asyncio.create_task(work_in_session())
+    await until(lambda: database.pool_state().used == 1)
+    waiters = [asyncio.create_task(ask(given)) for given in range(40)]
+    await waiting(database, 39)
+    await end_connections(server_url)
+
+    with pytest.raises(DBAPIError):
+        await lost
+    await asyncio.gather(*waiters)
+    # Two are served side by side.
+    assert max(abs(place - given) for place, given in enumerate(served)) <= 2
+    await database.close()
 
 
 async def test_a_connection_that_does_not_come_back_in_time_is_told_as_such(
