@@ -232,10 +232,9 @@ class Endpoint:
         for call in self._depends_on:
             before = len(known.faults)
             values = await call.arguments(known)
-            if before and any(key not in solved for _, key in call.needs):
-                # What it needs was refused.
-                continue
-            if len(known.faults) > before:
+            lacks = before > 0 and any(key not in solved for _, key in call.needs)
+            if lacks or len(known.faults) > before:
+                # What it needs was refused, or what it takes itself is not valid.
                 continue
             if call.is_generator and stack is not None:
                 solved[call.key] = await stack.enter_async_context(call.function(**values))

@@ -55,7 +55,7 @@ Instant = Annotated[
 ]
 """An instant that is written as RFC 3339 in UTC, always with microseconds and `Z`.
 
-A function in Python that writes it would take as long as all the rest of a list.
+A function in Python that writes it would take twice as long as all the rest of writing a list.
 """
 
 

@@ -76,9 +76,9 @@ def _kept_of(patch: object) -> object:
 
 
 def _storable_patch(patch: dict[str, Any]) -> dict[str, Any]:
-    if _storable_size(patch) > METADATA_MAX_BYTES and (
-        _compact_size({name: _kept_of(value) for name, value in patch.items() if value is not None})
-        > METADATA_MAX_BYTES
+    if (
+        _storable_size(patch) > METADATA_MAX_BYTES
+        and _compact_size(_kept_of(patch)) > METADATA_MAX_BYTES
     ):
         raise PydanticCustomError("string_too_long", METADATA_TOO_LARGE)
     return patch

@@ -111,6 +111,13 @@ async def test_any_other_request_id_is_replaced(client: httpx.AsyncClient, given
     assert response.json()["request_id"] == response.headers["X-Request-ID"]
 
 
+async def test_of_two_request_ids_the_first_counts(client: httpx.AsyncClient) -> None:
+    headers = [("X-Request-ID", "not one"), ("X-Request-ID", "one")]
+    response = await client.get("/nowhere", headers=headers)
+
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+
 async def test_nothing_is_kept_in_caches(client: httpx.AsyncClient) -> None:
     for path in ("/health", "/nowhere", "/api/v1/tasks"):
         response = await client.get(path)

@@ -1,10 +1,12 @@
 """Tags, due dates, external ids and metadata: what is kept, and what is refused."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from app.tasks.schemas import TrashedTaskRead
 from tests.support import Account, assert_error
 
 
@@ -201,3 +203,20 @@ async def test_an_external_id_belongs_to_one_live_task_of_an_owner(
     assert_error(response, 409, "external_id_taken")
     await alice.client.delete(f"/api/v1/tasks/{task['id']}")
     assert (await alice.create_task(**body))["external_id"] == task["external_id"]
+
+
+def test_every_instant_of_a_row_is_written_with_microseconds_also_on_a_whole_second() -> None:
+    schema = TrashedTaskRead.model_json_schema(mode="serialization")["properties"]
+    instants = {
+        name
+        for name, field in schema.items()
+        if "date-time"
+        in [field.get("format"), *(one.get("format") for one in field.get("anyOf", []))]
+    }
+    whole = datetime(2030, 1, 1, tzinfo=UTC)
+    row: dict[str, Any] = dict.fromkeys(TrashedTaskRead.model_fields)
+    row |= {"status": "pending", "priority": "low"} | dict.fromkeys(instants, whole)
+
+    written = json.loads(TrashedTaskRead.of_row(row).model_dump_json(warnings=False))
+    assert len(instants) == 5
+    assert {written[name] for name in instants} == {"2030-01-01T00:00:00.000000Z"}
