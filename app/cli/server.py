@@ -5,30 +5,27 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
+from app.cli.acceptor import SEATS, Acceptor, Shares
+from app.core.http_protocol import HTTPProtocol
 from app.core.lifecycle import NOT_READY_SIGNAL
 
-# libuv accepts one connection of a listening socket in a turn of its loop. Under load a turn takes
-# tens of milliseconds, and new clients would wait for seconds; of so many copies of the socket it
-# accepts as many. Of many more, one worker would take most connections that come together, and the
-# others would have nothing to do.
-ACCEPTED_AT_ONCE = 4
 # How often it looks whether another signal has come.
 POLL_SECONDS = 0.1
 
 
 def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
     """Serve until a signal ends it. Exits with 3 if the application does not start."""
-    bound = config.bind_socket()
-    sockets = [bound, *(bound.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
+    sockets = [config.bind_socket()]
     if config.workers > 1:
         Supervisor(config, sockets, shutdown_delay=shutdown_delay).run()
         return
-    server = Server(config)
+    server = Server(config, Shares(), seat=0)
 
     # Uvicorn takes signals while it runs, and sends itself those again that it got: they have done
     # their work then, and whoever called us has something to stop.
@@ -44,14 +41,60 @@ def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, but that one that is hurried ends the application too."""
+    """Uvicorn's, but takes its share of the connections, and ends the application when hurried."""
+
+    def __init__(self, config: uvicorn.Config, shares: Shares, *, seat: int) -> None:
+        super().__init__(config)
+        self._shares = shares
+        self._seat = seat
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        assert sockets is not None  # noqa: S101 - whoever runs it has bound the address
+        (listening,) = sockets
+        protocol = partial(
+            HTTPProtocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self._acceptor = Acceptor(
+            listening,
+            protocol,
+            connections=self.server_state.connections,
+            shares=self._shares,
+            seat=self._seat,
+        )
+        self._acceptor.start(self.config.backlog)
+
+    async def on_tick(self, counter: int) -> bool:
+        self._acceptor.tell()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._acceptor.close()
         await super().shutdown(sockets)
         if self.force_exit:
             for task in self.server_state.tasks:
                 task.cancel()
             await self.lifespan.shutdown()
+
+
+class Worker(multiprocess.Process):
+    """A process that serves, and lets the others know how many connections it has."""
+
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket.socket], shares: Shares, *, seat: int
+    ) -> None:
+        super().__init__(config, sockets)
+        self.seat = seat
+        self._shares = shares
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = Server(self.config, self._shares, seat=self.seat)
+        return self._server
 
 
 class Supervisor(Multiprocess):
@@ -67,6 +110,18 @@ class Supervisor(Multiprocess):
     ) -> None:
         super().__init__(config, sockets)
         self._shutdown_delay = shutdown_delay
+        self._shares = Shares()
+        # Uvicorn lets nobody choose the class.
+        multiprocess.Process = self._worker  # type: ignore[misc,assignment]  # called, not derived
+
+    def _worker(self, config: uvicorn.Config, sockets: list[socket.socket]) -> Worker:
+        taken = {
+            worker.seat
+            for worker in self.processes
+            if isinstance(worker, Worker) and worker.process.is_alive()
+        }
+        seat = next(seat for seat in range(SEATS) if seat not in taken)
+        return Worker(config, sockets, self._shares, seat=seat)
 
     def handle_term(self) -> None:
         self._send(NOT_READY_SIGNAL)

@@ -1,0 +1,131 @@
+"""Workers share the connections of `taskflow serve`; one that takes none is no harm to others."""
+
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import NewDatabase
+from tests.db.support import eventually
+from tests.observability.test_workers import started_workers
+from tests.support import RunningService, blocking_client, running_service
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="looks for connections in /proc, which Linux has"
+    ),
+]
+REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def established(port: int) -> set[str]:
+    """The inodes of the connections to this port that have been accepted."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return {row[9] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"} - {"0"}
+
+
+def files(pid: int) -> list[str]:
+    """What the process has open, but for what it closes meanwhile."""
+    found = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(file.readlink()))
+    return found
+
+
+def connections(service: RunningService, pid: int) -> int:
+    return len({f"socket:[{inode}]" for inode in established(service.port)} & {*files(pid)})
+
+
+@contextmanager
+def connected(service: RunningService, count: int) -> Iterator[list[socket.socket]]:
+    """So many connections that were opened in a row, and say nothing."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            for _ in range(count)
+        ]
+
+
+def answers(connection: socket.socket) -> bool:
+    connection.settimeout(5)
+    connection.sendall(REQUEST)
+    return connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def assert_each_gets_its_share(service: RunningService, workers: list[int]) -> None:
+    def counts() -> list[int]:
+        return [connections(service, pid) for pid in workers]
+
+    with ExitStack() as stack:
+
+        def has_reached_all() -> bool:
+            stack.enter_context(connected(service, 1))
+            return all(counts())
+
+        # A worker that still starts takes none.
+        eventually(has_reached_all)
+        before = sum(counts())
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        # More than a worker takes in a row: one could be left with few.
+        stack.enter_context(connected(service, 40))
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        eventually(lambda: sum(counts()) >= before + 40)
+        assert max(counts()) - min(counts()) <= 4, counts()
+
+
+def test_connections_that_come_together_are_spread_evenly_over_workers(
+    new_database: NewDatabase,
+) -> None:
+    with running_service(new_database(), WORKERS="2") as service:
+        first, second = started_workers(service, 2)
+        assert_each_gets_its_share(service, [first, second])
+
+        # What it had counts no more, and not for the one that takes its place.
+        os.kill(first, signal.SIGKILL)
+        *_, third = started_workers(service, 3)
+        assert_each_gets_its_share(service, [second, third])
+
+        service.process.send_signal(signal.SIGHUP)
+        *_, fourth, fifth = started_workers(service, 5)
+        eventually(lambda: service.output().count("Finished server process") == 2)
+        assert_each_gets_its_share(service, [fourth, fifth])
+
+
+def test_what_a_stopped_worker_should_take_is_taken_by_another(new_database: NewDatabase) -> None:
+    with running_service(new_database(), WORKERS="2") as service:
+        stopped, running = started_workers(service, 2)
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            with connected(service, 32) as opened:
+                assert all(answers(connection) for connection in opened)
+                assert connections(service, running) == 32
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
+def test_out_of_file_descriptors_a_service_serves_who_is_there_and_later_those_who_wait(
+    new_database: NewDatabase,
+) -> None:
+    with running_service(new_database()) as service, blocking_client(service.base_url) as client:
+        assert client.get("/health/ready").status_code == 200
+        pid = service.process.pid
+        usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        few = max(int(file.name) for file in Path(f"/proc/{pid}/fd").iterdir()) + 5
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, usual[1]))
+        with connected(service, 20) as opened:
+            eventually(lambda: "cannot accept connections" in service.output())
+            assert connections(service, pid) < 20
+            assert client.get("/health").status_code == 200
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+            assert all(answers(connection) for connection in opened)
+        assert "Traceback" not in service.output()
