@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import service as accounts
 from app.accounts.models import User
+from app.core.logging import configure_logging
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
 from app.db.embedded import embedded_database
 from app.db.migrations import migrate as migrate_database
@@ -67,6 +69,8 @@ def with_database(work: Callable[[Database, Settings], Awaitable[Result]]) -> Re
     with settings_with_database() as settings:
         if settings.environment is Environment.DEVELOPMENT:
             migrate_database(settings.required_database_url, settings.database_pooler)
+        # Standard output is for what the command was asked for.
+        configure_logging(level=settings.log_level, form=settings.log_format, file=sys.stderr)
         try:
             return asyncio.run(run(settings))
         except asyncio.CancelledError:

@@ -33,13 +33,16 @@ def _as_json(event: dict[str, Any], **_: object) -> str:
         return json.dumps(event, default=repr)
 
 
-def configure_logging(*, level: str, form: Literal["json", "console"]) -> None:
-    """Send structlog's and the standard library's records to standard output in one form.
+def configure_logging(
+    *, level: str, form: Literal["json", "console"], file: TextIO | None = None
+) -> None:
+    """Send structlog's and the standard library's records to `file`, standard output, in one form.
 
     Request ids and user ids join by `structlog.contextvars`. Uvicorn's own access log is off: the
     request log of `RequestMiddleware` says more, and says it without query strings. Tracebacks come
     without local variables, which hold passwords and tokens.
     """
+    file = file or sys.stdout
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         *([add_trace_ids] if tracing_is_requested() else []),
@@ -55,13 +58,13 @@ def configure_logging(*, level: str, form: Literal["json", "console"]) -> None:
         if form == "json"
         else [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback
             )
         ]
     )
     structlog.configure(
         processors=[*shared, *rendering],
-        logger_factory=lambda name: NamedLogger(name, sys.stdout),
+        logger_factory=lambda name: NamedLogger(name, file),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
@@ -83,13 +86,13 @@ def configure_logging(*, level: str, form: Literal["json", "console"]) -> None:
                 }
             },
             "handlers": {
-                "stdout": {
+                "file": {
                     "class": "logging.StreamHandler",
-                    "stream": "ext://sys.stdout",
+                    "stream": file,
                     "formatter": "structured",
                 }
             },
-            "root": {"handlers": ["stdout"], "level": level},
+            "root": {"handlers": ["file"], "level": level},
             "loggers": {
                 "uvicorn": {"handlers": [], "propagate": True, "level": level},
                 "uvicorn.error": {"handlers": [], "propagate": True, "level": level},

@@ -24,6 +24,8 @@ def taskflow(
     output, errors, code = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO(), 0
     with (
         mock.patch.dict(os.environ, environment, clear=True),
+        # The logs of the tests go on as they are.
+        mock.patch("app.cli.common.configure_logging"),
         mock.patch.object(sys, "argv", ["taskflow", *arguments]),
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8")),
         contextlib.redirect_stdout(output),

@@ -1,6 +1,7 @@
 """The other commands: migrate, users, openapi, seed-demo, version."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,15 @@ from app import __version__
 from app.main import create_app
 from tests.cli.support import Run, taskflow
 from tests.conftest import NewDatabase
-from tests.support import blocking_client, served, service_settings
+from tests.support import (
+    CLEAN_ENVIRONMENT,
+    SERVICE_DEFAULTS,
+    TASKFLOW,
+    as_environment,
+    blocking_client,
+    served,
+    service_settings,
+)
 
 PASSWORD = "a good long password"
 
@@ -60,6 +69,23 @@ def test_a_user_is_created_listed_and_can_log_in(run: Run, database_url: str) ->
     assert "argon2" not in listed
     with serving(database_url) as client:
         assert log_in(client, "ada").status_code == 200
+
+
+def test_what_a_command_logs_is_not_among_what_it_was_asked_for(database_url: str) -> None:
+    done = subprocess.run(
+        [TASKFLOW, "users", "create", "ada", "ada@example.com", "--password-stdin"],
+        env=CLEAN_ENVIRONMENT
+        | as_environment(SERVICE_DEFAULTS)
+        | {"ENVIRONMENT": "testing", "DATABASE_URL": database_url, "LOG_FORMAT": "json"},
+        input=PASSWORD + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "Created user ada with id 1.\n"
+    (line,) = done.stderr.splitlines()
+    assert json.loads(line)["event"] == "account_registered"
 
 
 @pytest.mark.parametrize(
