@@ -133,6 +133,12 @@ class Supervisor(Multiprocess):
         self.signal_queue.clear()
         super().handle_term()
 
+    def terminate_all(self) -> None:
+        # Else the kernel would go on to take connections that no worker accepts any more.
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
+
     def join_all(self) -> None:
         for process in self.processes:
             while process.process.is_alive():

@@ -1,7 +1,10 @@
 """Several nodes behind a proxy are as one: they share what they must, and one may be lost."""
 
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -120,9 +123,76 @@ def test_an_address_is_the_clients_and_not_what_the_client_says_it_is(proxied: s
 
 def test_metrics_are_not_for_the_world(proxied: str) -> None:
     with blocking_client(proxied) as client:
-        for path in ("/metrics", "/metrics/", "/metrics?x=1"):
+        for path in ("/metrics", "/metrics/", "/metrics?x=1", "/%6detrics"):
             assert client.get(path).status_code == 404
             assert "taskflow" not in client.get(path).text
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """A node that is ready, but lets the connection of each new request end without an answer."""
+
+    seen: ClassVar[set[str]] = set()
+
+    def _serve(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        name = self.headers.get("X-Request-ID", "")
+        if name and name not in self.seen:
+            self.seen.add(name)
+            self.close_connection = True
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - the library's names
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def forgetful_nodes() -> Iterator[list[int]]:
+    with ExitStack() as stack:
+        ports = []
+        for _ in range(2):
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Forgetful))
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            ports.append(server.server_port)
+        yield ports
+
+
+@pytest.mark.haproxy
+@pytest.mark.parametrize(
+    ("method", "path", "header", "is_repeated"),
+    [
+        ("GET", "/api/v1/tasks", "X-None", True),
+        ("POST", "/api/v1/tasks", "Idempotency-Key", True),
+        ("POST", "/api/v1/tasks/batch", "Idempotency-Key", True),
+        ("PUT", "/api/v1/tasks/by-external-id/a", "X-None", True),
+        ("POST", "/api/v1/tasks", "X-None", False),
+        ("POST", "/api/v1/api-keys", "Idempotency-Key", False),
+        ("PATCH", "/api/v1/tasks/1", "Idempotency-Key", False),
+        ("PUT", "/api/v1/tasks/by-external-id/a", "If-Match", False),
+        ("DELETE", "/api/v1/tasks/1", "Idempotency-Key", False),
+    ],
+)
+def test_what_got_no_answer_is_repeated_only_where_that_is_safe(
+    method: str, path: str, header: str, *, is_repeated: bool
+) -> None:
+    with (
+        forgetful_nodes() as ports,
+        haproxy(ports) as base_url,
+        blocking_client(base_url) as client,
+    ):
+        # Until its first checks are done HAProxy thinks that no node is ready.
+        eventually(lambda: client.get("/health").status_code == 200)
+        headers = {header: '"1"', "X-Request-ID": f"{method} {path} {header}"}
+        assert client.request(method, path, headers=headers).status_code == (
+            200 if is_repeated else 502
+        )
 
 
 @pytest.mark.haproxy

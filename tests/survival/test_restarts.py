@@ -34,6 +34,11 @@ def get(service: RunningService, path: str) -> httpx.Response:
         return client.get(path)
 
 
+def refuses_connections(service: RunningService) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", service.port)) == errno.ECONNREFUSED
+
+
 def code_of_readiness(service: RunningService) -> str:
     code: str = get(service, "/health/ready").json().get("code", "ready")
     return code
@@ -74,6 +79,7 @@ def test_a_write_that_is_under_way_is_finished_and_answered(
                 service.process.send_signal(signal.SIGTERM)
                 # The other worker may be there first.
                 eventually(lambda: service.output().count("Shutting down") == int(workers))
+                eventually(lambda: refuses_connections(service))
                 assert not write.done()
             response = write.result(PATIENCE)
         code = service.process.wait(PATIENCE)
@@ -190,5 +196,4 @@ def test_workers_end_when_who_looks_after_them_is_killed(new_database: NewDataba
         workers = started_workers(service, 2)
         service.stop(signal.SIGKILL)
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
-        with socket.socket() as probe:
-            assert probe.connect_ex(("127.0.0.1", service.port)) == errno.ECONNREFUSED
+        assert refuses_connections(service)
