@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -25,6 +26,7 @@ from app.accounts.schemas import Password, UserCreate
 from app.cli.common import (
     fail,
     in_transaction,
+    migrated,
     settings_with_database,
     tell,
     user_called,
@@ -32,14 +34,12 @@ from app.cli.common import (
 )
 from app.cli.server import run_server
 from app.cli.tasks import tasks
-from app.core.errors import APIError, DatabaseUnavailable, field_errors
+from app.core.errors import APIError, field_errors
 from app.core.http_protocol import HTTPProtocol
 from app.core.logging import configure_logging
 from app.core.metrics import common_folder
 from app.core.security import PasswordHasher
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
-from app.db.errors import DATABASE_ERRORS, as_error
-from app.db.migrations import migrate as migrate_database
 from app.db.programs import EmbeddedDatabaseError
 from app.main import create_app
 from app.tasks import demo
@@ -86,6 +86,7 @@ PASSWORD: TypeAdapter[SecretStr] = TypeAdapter(Password)
 
 def main() -> None:
     """The entry point: runs a command and says in words what went wrong."""
+    _open_standard_streams()
     try:
         for argument in sys.argv:
             argument.encode()
@@ -94,10 +95,17 @@ def main() -> None:
         sys.exit("taskflow: arguments and passwords must be in UTF-8.")
     except (InvalidSettings, EmbeddedDatabaseError) as error:
         sys.exit(str(error))
-    except DATABASE_ERRORS as error:
-        if not isinstance(as_error(error), DatabaseUnavailable):
-            raise
-        sys.exit("taskflow: the database does not answer. Check DATABASE_URL and the server.")
+    except OSError as error:
+        # Standard output, say, is on a disk that is full.
+        sys.exit(f"taskflow: {error.strerror or error}.")
+
+
+def _open_standard_streams() -> None:
+    """Lead what was closed to nowhere: the next file or connection would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115 - stays until the process ends
+            setattr(sys, name, stream)
 
 
 @cli.command()
@@ -112,7 +120,7 @@ def serve() -> None:
     with settings_with_database() as settings, common_folder(workers=settings.workers):
         if settings.environment is Environment.DEVELOPMENT:
             tell("Migrating the database …")
-            migrate_database(settings.required_database_url, settings.database_pooler)
+            migrated(settings)
             tell(f"Open http://{settings.host}:{settings.port}/docs (Ctrl-C stops)")
         # Workers are processes of their own, and read their settings from the environment.
         os.environ["DATABASE_URL"] = settings.required_database_url
@@ -152,7 +160,7 @@ def _refuse_taken_port(settings: Settings) -> None:
 def migrate() -> None:
     """Bring the database's schema up to date. Safe to run from several nodes at once."""
     with settings_with_database() as settings:
-        migrate_database(settings.required_database_url, settings.database_pooler)
+        migrated(settings)
     typer.echo("The schema is up to date.")
 
 

@@ -15,6 +15,7 @@ from app.accounts.models import User
 from app.core.logging import configure_logging
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
 from app.db.embedded import embedded_database
+from app.db.errors import DATABASE_ERRORS, in_words
 from app.db.migrations import migrate as migrate_database
 from app.db.session import Database
 
@@ -48,6 +49,24 @@ def settings_with_database() -> Iterator[Settings]:
             yield load_settings(database_url=database.url)
 
 
+@contextmanager
+def database_faults_told() -> Iterator[None]:
+    """What the database refuses within the block ends the command in words, unless it is a bug."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        words = in_words(error)
+        if words is None:
+            raise
+        fail(words)
+
+
+def migrated(settings: Settings) -> None:
+    """Bring the schema up to date, or end the command in words."""
+    with database_faults_told():
+        migrate_database(settings.required_database_url, settings.database_pooler)
+
+
 def with_database(work: Callable[[Database, Settings], Awaitable[Result]]) -> Result:
     """Run `work` on a schema that is migrated first in development.
 
@@ -68,11 +87,12 @@ def with_database(work: Callable[[Database, Settings], Awaitable[Result]]) -> Re
 
     with settings_with_database() as settings:
         if settings.environment is Environment.DEVELOPMENT:
-            migrate_database(settings.required_database_url, settings.database_pooler)
+            migrated(settings)
         # Standard output is for what the command was asked for.
         configure_logging(level=settings.log_level, form=settings.log_format, file=sys.stderr)
         try:
-            return asyncio.run(run(settings))
+            with database_faults_told():
+                return asyncio.run(run(settings))
         except asyncio.CancelledError:
             raise typer.Exit(128 + signal.SIGTERM) from None
 

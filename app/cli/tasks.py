@@ -227,6 +227,8 @@ def _tell_faults(report: ImportReport) -> None:
     for fault in report.faults:
         where = f"{fault.place}, {_printable(fault.field)}" if fault.field else fault.place
         tell(f"{where}: {fault.message}")
+    if report.untold:
+        tell(f"Faults that are not shown: {report.untold}.")
     if report.refused:
         tell(f"Rows that are not valid: {report.refused}.")
 

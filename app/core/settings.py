@@ -26,7 +26,14 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 MINIMUM_SECRET_KEY_LENGTH = 32
 MINIMUM_PRODUCTION_PASSWORD_LENGTH = 8
 MAXIMUM_PORT = 65_535
-HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::\d{1,5})?")
+HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(?P<port>\d{1,5}))?")
+# Of libpq's, those that asyncpg knows.
+PARAMETERS_WITH_VALUES = {
+    "sslmode": {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"},
+    "target_session_attrs": {
+        *("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+    },
+}
 # Fewer different characters than this were typed by holding a key down.
 MINIMUM_SECRET_KEY_VARIETY = 8
 REDIS_URL = re.compile(
@@ -79,6 +86,12 @@ def _as_network(value: str) -> str:
         raise ValueError("must hold addresses or networks such as 10.0.0.0/8") from None
 
 
+def _not_empty(value: object) -> object:
+    if value == "":
+        raise ValueError("must not be empty")
+    return value
+
+
 Origin = Annotated[str, AfterValidator(_as_origin)]
 Network = Annotated[str, AfterValidator(_as_network)]
 
@@ -126,7 +139,9 @@ class Settings(BaseSettings):
 
     # `environment` comes first: the validators below ask for it.
     environment: Environment = Environment.DEVELOPMENT
-    data_dir: Path = Field(default_factory=_default_data_dir)
+    data_dir: Annotated[Path, BeforeValidator(_not_empty)] = Field(
+        default_factory=_default_data_dir
+    )
     database_url: SecretStr | None = Field(default=None, validate_default=True)
     database_pooler: Pooler = "none"
     database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -137,7 +152,7 @@ class Settings(BaseSettings):
     database_idle_transaction_timeout: Annotated[float, Field(gt=0, le=3600)] = 10
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
     secret_key_fallback: SecretStr | None = None
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     maximum_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 100
@@ -212,8 +227,12 @@ class Settings(BaseSettings):
             raise ValueError("must start with postgresql://, postgres:// or postgresql+asyncpg://")
         rest = url[scheme.end() :]
         hosts = re.split(r"[/?]", rest, maxsplit=1)[0].rpartition("@")[2].split(",")
-        if not all(HOST_AND_PORT.fullmatch(host) for host in hosts):
+        found = [HOST_AND_PORT.fullmatch(host) for host in hosts]
+        if not all(one and int(one["port"] or 0) <= MAXIMUM_PORT for one in found):
             raise ValueError("has a host or a port that is not valid")
+        for name, values in PARAMETERS_WITH_VALUES.items():
+            if not values.issuperset(re.findall(rf"[?&]{name}=([^&]*)", rest)):
+                raise ValueError(f"has a {name} that is none of {', '.join(sorted(values))}")
         if "connect_timeout=" in rest:
             raise ValueError("holds connect_timeout; set DATABASE_CONNECT_TIMEOUT in its place")
         return SecretStr("postgresql://" + rest)
@@ -309,6 +328,9 @@ def load_settings(**overrides: object) -> Settings:
         # Several items of one list may have the same fault.
         raise InvalidSettings(list(dict.fromkeys(faults))) from None
     except OSError as error:
-        raise InvalidSettings([f"  DATA_DIR cannot be used: {error.strerror}"]) from None
+        name = (
+            ".env cannot be read" if error.filename in {None, ".env"} else "DATA_DIR cannot be used"
+        )
+        raise InvalidSettings([f"  {name}: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise InvalidSettings(["  .env is not in UTF-8"]) from None

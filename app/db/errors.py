@@ -78,6 +78,28 @@ def _passes(error: BaseException) -> bool:
     )
 
 
+_HINTS = {
+    "28": "the database does not let this user in. Check the name and password in DATABASE_URL.",
+    "3D000": "the server has no database of this name. Check DATABASE_URL, or create it.",
+    "42P01": "the database has no tables of taskflow. Make them with: taskflow migrate",
+    "42501": "the user in DATABASE_URL may not do this in the database. Grant it the right to.",
+}
+
+
+def _hint(error: BaseException) -> str | None:
+    state = sqlstate_of(error)
+    return next((hint for start, hint in _HINTS.items() if state.startswith(start)), None)
+
+
+def in_words(error: BaseException) -> str | None:
+    """What an operator can do about a fault of the database; None if it is a bug."""
+    if (hint := _hint(error)) is not None:
+        return hint
+    if isinstance(as_error(error), DatabaseUnavailable):
+        return "the database does not answer. Check DATABASE_URL and the server."
+    return None
+
+
 def as_error(exception: BaseException) -> APIError:
     """The error that clients are shown for any exception: what passes is a 503, a bug is a 500."""
     match exception:
@@ -104,6 +126,8 @@ def report(exception: BaseException) -> APIError:
             "error": type(_of_the_driver(exception) or exception).__name__,
             "sqlstate": sqlstate_of(exception) or None,
         }
+        if (hint := _hint(exception)) is not None:
+            facts["hint"] = hint
         if isinstance(exception, ConstraintViolations):
             facts["constraint"] = violated_constraint(exception)
         if isinstance(error, InternalError):

@@ -89,12 +89,15 @@ class ImportReport:
     refused: int = 0
     faults: list[Fault] = field(default_factory=list)
     """At most `MAXIMUM_ERRORS_SHOWN` of them."""
+    untold: int = 0
+    """How many more there are."""
 
     def refuse(self, place: str, faults: Iterable[FieldError]) -> None:
         self.refused += 1
         room = MAXIMUM_ERRORS_SHOWN - len(self.faults)
         told = [Fault(place, fault.field, fault.message) for fault in faults]
         self.faults += told[:room]
+        self.untold += len(told[room:])
 
 
 class ImportRefusedError(Exception):

@@ -2,13 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from app import __version__
 from app.main import create_app
@@ -201,13 +202,65 @@ def test_a_database_that_does_not_answer_is_told_in_words() -> None:
     )
 
 
-def test_a_database_that_refuses_the_password_is_told_in_words(run: Run, database_url: str) -> None:
-    wrong = make_url(database_url).set(password="hunter2")
-    done = run("users", "list", DATABASE_URL=wrong.render_as_string(hide_password=False))
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda url: url.set(password="hunter2"), "the database does not let this user in."),
+        (lambda url: url.set(database="nowhere"), "the server has no database of this name."),
+    ],
+)
+def test_a_database_that_does_not_let_us_in_is_told_in_words(
+    run: Run, database_url: str, wrong: Callable[[URL], URL], told: str
+) -> None:
+    address = wrong(make_url(database_url)).render_as_string(hide_password=False)
+    done = run("users", "list", DATABASE_URL=address)
 
     assert done.returncode == 1
-    assert done.stderr.startswith("taskflow: the database does not answer.")
+    assert done.stderr.startswith(f"taskflow: {told}")
     assert "hunter2" not in done.stderr
+
+
+def test_a_database_that_was_never_migrated_is_told_in_words(
+    new_empty_database: NewDatabase,
+) -> None:
+    done = taskflow("users", "list", DATABASE_URL=new_empty_database())
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "taskflow: the database has no tables of taskflow. Make them with: taskflow migrate\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to a device of Linux")
+def test_an_answer_that_cannot_be_written_is_not_blamed_on_the_database() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [TASKFLOW, "version"],
+            env=CLEAN_ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode
+    assert done.stderr.startswith("taskflow: No space left on device.\n")
+    assert "database" not in done.stderr
+
+
+def test_a_command_without_standard_input_and_output_ends_well(run: Run, database_url: str) -> None:
+    create(run, "ada")
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" "$@" <&- >&-', TASKFLOW, "tasks", "export", "--user", "ada"],
+        env=CLEAN_ENVIRONMENT | {"ENVIRONMENT": "testing", "DATABASE_URL": database_url},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert done.stderr.endswith("Exported 0 tasks.\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_outside_development_a_database_has_to_be_named() -> None:

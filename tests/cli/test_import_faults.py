@@ -149,7 +149,7 @@ def test_what_is_not_utf_8_is_blamed_on_its_field(refused: Any) -> None:
 def test_no_more_than_fifty_faults_are_told_and_all_are_counted(refused: Any) -> None:
     told = refused("title,status\n" + "x,done\n" * 3_000)
     assert told.count("status: ") == 50
-    assert "Rows that are not valid: 3000." in told
+    assert "Faults that are not shown: 2950.\nRows that are not valid: 3000." in told
     told = refused("title,external_id\n" + "x,a\n" * 200)
     assert told.count("the same as in line 2") == 50
     assert "Rows that are not valid: 199." in told

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,21 @@ def test_a_data_folder_that_cannot_be_made_is_told_in_words(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(InvalidSettings, match="DATA_DIR cannot be used"):
         load_settings(data_dir=tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("name", ["HOST", "DATA_DIR"])
+def test_what_may_not_be_empty_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "")
+    with pytest.raises(InvalidSettings, match=f"  {name} "):
+        load_settings()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads a file of Linux that cannot be read")
+def test_an_env_file_that_cannot_be_read_is_told_by_its_name() -> None:
+    with pytest.raises(InvalidSettings, match=r"\.env cannot be read"):
+        load_settings(_env_file="/proc/self/mem")
 
 
 def test_testing_makes_a_secret_of_its_own() -> None:
@@ -133,6 +149,9 @@ def test_only_postgresql_over_asyncpg_is_a_database(url: str) -> None:
     [
         ("u:hunter2@h:abc/x", "a host or a port that is not valid"),
         ("u:hunter2@[::1/x", "a host or a port that is not valid"),
+        ("u:hunter2@h,i:99999/x", "a host or a port that is not valid"),
+        ("u:hunter2@h/x?sslmode=secure", "a sslmode that is none of allow, disable, prefer"),
+        ("u:hunter2@h/x?a=b&target_session_attrs=best", "a target_session_attrs that is none of"),
         ("u:hunter2@h/x?connect_timeout=3", "set DATABASE_CONNECT_TIMEOUT in its place"),
     ],
 )

@@ -14,7 +14,6 @@ import httpx
 import pytest
 from packaging.version import Version
 
-from app import __version__
 from tests.conftest import NewDatabase
 from tests.contract.conformance import others_answer
 from tests.support import blocking_client, running_service
@@ -31,10 +30,10 @@ def git(*arguments: str) -> str:
 
 
 def release_before() -> str:
-    """The tag of the newest release that is older than this version; HEAD without any."""
-    releases = {Version(tag): tag for tag in git("tag", "--list", "v*").split()}
-    older = [version for version in releases if version < Version(__version__)]
-    return releases[max(older)] if older else "HEAD"
+    """The tag of the newest release but for the one that this is; HEAD before the first."""
+    here = git("tag", "--points-at", "HEAD").split()
+    tags = [tag for tag in git("tag", "--list", "v*").split() if tag not in here]
+    return max(tags, key=Version, default="HEAD")
 
 
 @pytest.fixture
