@@ -82,7 +82,7 @@ class ActorCache:
         due = (
             now - self._use_noted_at.get(digest, -NOTE_USE_EVERY_SECONDS) >= NOTE_USE_EVERY_SECONDS
         )
-        if due:
+        if due and digest in self._actors:
             self._use_noted_at[digest] = now
         return due
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 
 from app.accounts import api_keys as keys
 from app.accounts import logins, service
+from app.accounts.audit import audit
 from app.accounts.credentials import CurrentUser, requires
 from app.accounts.errors import (
     ApiKeyNotFound,
@@ -69,6 +70,7 @@ async def create_user(data: UserCreate, request: Request, session: OrmSessionDep
     user = await service.register_user(
         session, data, hasher=state.password_hasher, settings=state.settings
     )
+    audit("account_registered", user_id=user.id)
     return UserResponse(message="User created", data=UserRead.model_validate(user))
 
 

@@ -47,9 +47,7 @@ async def register_user(
         .returning(User)
     )
     with _taken_names_told():
-        user = (await session.scalars(statement)).one()
-    audit("account_registered", user_id=user.id)
-    return user
+        return (await session.scalars(statement)).one()
 
 
 @contextmanager

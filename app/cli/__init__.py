@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import __version__
 from app.accounts import service as accounts
+from app.accounts.audit import audit_when_committed
 from app.accounts.models import User
 from app.accounts.passwords import check_password_policy
 from app.accounts.schemas import Password, UserCreate
@@ -204,6 +205,14 @@ def _refuse(error: ValidationError | APIError) -> NoReturn:
     )
 
 
+async def _registered(session: AsyncSession, data: UserCreate, settings: Settings) -> User:
+    user = await accounts.register_user(
+        session, data, hasher=PasswordHasher(concurrency=1), settings=settings
+    )
+    audit_when_committed(session, "account_registered", user_id=user.id)
+    return user
+
+
 @users.command("create")
 def create_user(username: str, email: str, *, password_stdin: PasswordFromStdin = False) -> None:
     """Make an account."""
@@ -213,9 +222,7 @@ def create_user(username: str, email: str, *, password_stdin: PasswordFromStdin 
         data = UserCreate.model_validate(
             {"username": username, "email": email, "password": password}
         )
-        return await accounts.register_user(
-            session, data, hasher=PasswordHasher(concurrency=1), settings=settings
-        )
+        return await _registered(session, data, settings)
 
     try:
         user = in_transaction(work)
@@ -304,9 +311,7 @@ def seed_demo(
             data = UserCreate.model_validate(
                 {"username": DEMO_USERNAME, "email": DEMO_EMAIL, "password": DEMO_PASSWORD}
             )
-            user = await accounts.register_user(
-                session, data, hasher=PasswordHasher(concurrency=1), settings=settings
-            )
+            user = await _registered(session, data, settings)
         elif user.email != DEMO_EMAIL:
             fail(f"there is a user {DEMO_USERNAME!r} who is not the demo account")
         with Progress(console=Console(stderr=True)) as progress:

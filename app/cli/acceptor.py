@@ -36,7 +36,7 @@ class Shares:
     """How many connections each worker has, in memory that those started from here have in common.
 
     A worker has a seat, a number below `SEATS`, that no other has while it lives. What a killed one
-    has left in its seat counts until the next takes it: meanwhile others are late by the grace.
+    has left in its seat counts until another is started: meanwhile some are late by the grace.
     """
 
     def __init__(self) -> None:

@@ -100,8 +100,10 @@ class Worker(multiprocess.Process):
 class Supervisor(Multiprocess):
     """Runs workers on one socket, starts those anew that end, and ends with them.
 
-    - SIGHUP replaces them one after the other: a new one is up before an old one ends.
-    - SIGTERM makes readiness fail for `shutdown_delay` seconds, then lets requests finish.
+    - SIGHUP replaces them one after the other: a new one is up before an old one ends. A signal to
+      end leaves those that are old as they are.
+    - SIGTERM makes readiness fail for `shutdown_delay` seconds, then lets requests finish; SIGINT
+      does without the delay.
     - A further signal hurries, as it does a single process.
     """
 
@@ -110,6 +112,9 @@ class Supervisor(Multiprocess):
     ) -> None:
         super().__init__(config, sockets)
         self._shutdown_delay = shutdown_delay
+        self._is_replacing = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
         self._shares = Shares()
         # Uvicorn lets nobody choose the class.
         multiprocess.Process = self._worker  # type: ignore[misc,assignment]  # called, not derived
@@ -120,8 +125,27 @@ class Supervisor(Multiprocess):
             for worker in self.processes
             if isinstance(worker, Worker) and worker.process.is_alive()
         }
-        seat = next(seat for seat in range(SEATS) if seat not in taken)
+        free = [seat for seat in range(SEATS) if seat not in taken]
+        for seat in free:
+            # A killed one has not left it.
+            self._shares.leave(seat)
+        seat = free[0]
         return Worker(config, sockets, self._shares, seat=seat)
+
+    def _note(self, number: int, _: object) -> None:
+        self.signal_queue.append(number)
+        if self._is_replacing:
+            self.should_exit.set()
+
+    def restart_all(self) -> None:
+        # While it waits for workers, uvicorn's looks at this event alone. The signal itself is
+        # handled afterwards, and may have a delay.
+        self._is_replacing = True
+        try:
+            super().restart_all()
+        finally:
+            self._is_replacing = False
+            self.should_exit.clear()
 
     def handle_term(self) -> None:
         self._send(NOT_READY_SIGNAL)

@@ -190,6 +190,8 @@ _MESSAGES_BY_TYPE = {
     "missing": "This field is required",
     "extra_forbidden": "This field is not known here",
     "model_attributes_type": "Input should be a JSON object",
+    "model_type": "Input should be a JSON object",
+    "dict_type": "Input should be a JSON object",
 }
 
 
@@ -207,6 +209,8 @@ def _message_of(error: Mapping[str, Any]) -> str:
         # Pydantic counts the characters of a secret as items, and tells how many were sent.
         things = "items" if error["ctx"]["field_type"] == "List" else "characters"
         return f"Input should have at most {error['ctx']['max_length']} {things}"
+    if error["type"] == "too_short":
+        return f"Input should have at least {error['ctx']['min_length']} items"
     if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == NO_NUL:
         return "Input must not hold NUL"
     message: str = error["msg"]

@@ -1,5 +1,6 @@
 """A request and its answer on a connection: uvicorn's, but bounded, and answered in one piece."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.types import Message
@@ -18,9 +19,12 @@ class Cycle(RequestResponseCycle):
     for the client, and looks at each byte of each header with regular expressions.
     """
 
+    close_connection: Callable[[], None]
+    """Set by the protocol: ends the connection behind the answer."""
     _head = b""
     _admission: Admission | None = None
     _is_aside = False
+    _ends_with_connection = False
 
     def enter(self, admission: Admission) -> None:
         """Count the request as one that is worked on, until its answer is complete or it left."""
@@ -110,8 +114,12 @@ class Cycle(RequestResponseCycle):
             and self.scope["method"] != "HEAD"
             and status not in WITHOUT_BODY
         ):
-            self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            # To HTTP/1.0 it means nothing (RFC 9112, section 6.1): there the end of the connection
+            # is that of the body.
+            self._ends_with_connection = self.scope.get("http_version") == "1.0"
+            if not self._ends_with_connection:
+                self.chunked_encoding = True
+                lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
         self._head = b"".join(lines)
         # One ends each line. Those of a header have four parts, others have one.
@@ -128,7 +136,7 @@ class Cycle(RequestResponseCycle):
         elif self.chunked_encoding:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             body += b"" if more else b"0\r\n\r\n"
-        else:
+        elif not self._ends_with_connection:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("the body is longer than Content-Length")
@@ -142,5 +150,5 @@ class Cycle(RequestResponseCycle):
         self.leave()
         self.message_event.set()
         if not self.keep_alive:
-            self.transport.close()
+            self.close_connection()
         self.on_response()

@@ -23,18 +23,21 @@ if TYPE_CHECKING:
     from starlette.types import Scope
     from uvicorn._types import ASGI3Application
 
-# What a client has for the head of a request, as long again for the body, and again to take an
-# answer in.
+# What a client has for the head of a request; for how long it may be slow with the body, or in
+# taking an answer.
 SLOW_AFTER_SECONDS = 15
-# A body may take longer if it comes at this rate, in bytes a second; an answer, if it is taken so.
+# Slow is less than this, in bytes a second.
 SLOW_BELOW_RATE = 4096
 CHECK_EVERY_SECONDS = 5
 # A cursor and a search of 500 characters, percent-encoded, need 9.
 MAXIMUM_HEAD_BYTES = 64 * 1024
+HEADER_PUNCTUATION_BYTES = len(": \r\n")
 # The largest body, 8 MiB, in the smallest chunks; whoever sends more was refused long before.
 MAXIMUM_MESSAGE_BYTES = 64 * 1024 * 1024
 # How long an idle connection is kept while the process ends, for a request that is on its way.
 DRAIN_SECONDS = 1
+# How long what a client still sends behind its answer is read, and thrown away.
+LINGER_SECONDS = 2
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 Receiving = Literal["nothing", "head", "body"]
@@ -46,8 +49,8 @@ class HTTPProtocol(HttpToolsProtocol):
     - RFC 9110, section 7.8: an `Upgrade` that the server does not know is ignored.
     - RFC 9112, sections 3.2 and 6.1: a request has one `Host`, and no transfer coding but chunked;
       else it is answered 400.
-    - A head that does not come within 15 s is answered 408; with a body that is 15 s behind 4 KiB/s
-      the connection is closed, and so it is with a client that takes an answer in so slowly.
+    - A head that does not come within 15 s is answered 408; with a body of which less than 4 KiB/s
+      come for 15 s the connection is closed, and so it is with a client that takes so little in.
     - When a client has gone, its request is cancelled.
     - While the process ends, each answer says `Connection: close`, and an idle connection is closed
       after 1 s.
@@ -58,6 +61,11 @@ class HTTPProtocol(HttpToolsProtocol):
         self._receiving: Receiving = "nothing"
         self._since = self.loop.time()
         self._received = 0
+        # How much of that there was when it was looked at last.
+        self._looked_at = 0
+        # Of the bytes at hand, those of heads and bodies; and those of the messages before.
+        self._passed = self._done_with = 0
+        self._is_lingering = False
         # When bytes of answers began to wait for the client, and how many they were.
         self._unread_since: float | None = None
         self._unread = 0
@@ -75,6 +83,8 @@ class HTTPProtocol(HttpToolsProtocol):
         # Whoever connects wants to say something.
         self._receiving = "head"
         self._check_later()
+        if self._is_draining:
+            self.loop.call_later(DRAIN_SECONDS, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._check is not None:
@@ -93,6 +103,7 @@ class HTTPProtocol(HttpToolsProtocol):
         # Uvicorn lets nobody choose the class.
         cycle.__class__ = Cycle
         assert isinstance(cycle, Cycle)  # noqa: S101 - tells the type
+        cycle.close_connection = self._close_gently
         self._running = cycle
         admission = self._admission
         scope: Scope = cycle.scope  # type: ignore[assignment]  # Starlette's type
@@ -113,8 +124,11 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if self._is_lingering:
+            return
         self._has_refused = False
         size = len(data)
+        self._passed = self._done_with = 0
         while True:
             try:
                 self.parser.feed_data(data)
@@ -129,7 +143,7 @@ class HTTPProtocol(HttpToolsProtocol):
                 self.send_400_response("Invalid HTTP request received.")
                 return
             break
-        self._received += size
+        self._received += size - self._done_with
         limit = MAXIMUM_HEAD_BYTES if self._receiving == "head" else MAXIMUM_MESSAGE_BYTES
         if self._received > limit:
             self.send_400_response("The request is too large.")
@@ -145,7 +159,8 @@ class HTTPProtocol(HttpToolsProtocol):
             )
 
     def _head_without_upgrade(self) -> bytes:
-        lines = [b"%s %s HTTP/1.1" % (self.scope["method"].encode(), self.url)]
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.scope["method"].encode(), self.url, version)]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
@@ -158,11 +173,14 @@ class HTTPProtocol(HttpToolsProtocol):
         self._receiving = "head"
         self._is_message_refused = False
         self._since = self.loop.time()
-        self._received = 0
+        self._received = self._looked_at = 0
+        self._done_with = self._passed
 
     def on_headers_complete(self) -> None:
         hosts = 0
+        size = len(self.url)
         for name, value in self.headers:
+            size += len(name) + len(value) + HEADER_PUNCTUATION_BYTES
             if name == b"host":
                 hosts += 1
             elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
@@ -170,6 +188,9 @@ class HTTPProtocol(HttpToolsProtocol):
                 raise ValueError("the only known transfer coding is chunked")
         if hosts != 1 and self.parser.get_http_version() == "1.1":
             raise ValueError("a request needs one Host")
+        self._passed += size
+        if size > MAXIMUM_HEAD_BYTES:
+            raise ValueError("the head is too large")
         self._receiving = "body"
         self._since = self.loop.time()
         if self._is_refused():
@@ -211,8 +232,20 @@ class HTTPProtocol(HttpToolsProtocol):
         own_headers = self.server_state.default_headers
         self.transport.write(admission.refusal(request, own_headers, closes=closes))
         if closes:
-            self.transport.close()
+            self._close_gently()
         self.on_response_complete()
+
+    def _close_gently(self) -> None:
+        """Close, but not under a client that still sends: it would lose the answer to a reset.
+
+        RFC 9112, section 9.6.
+        """
+        if self._receiving != "body":
+            self.transport.close()
+            return
+        self._is_lingering = True
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _is_answered(self) -> bool:
         """Whether the message that is being read has its answer already."""
@@ -247,6 +280,7 @@ class HTTPProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
+        self._passed += len(body)
         # What follows behind an answer is not wanted.
         if not self._is_idle():
             super().on_body(body)
@@ -290,10 +324,12 @@ class HTTPProtocol(HttpToolsProtocol):
         if self.flow.read_paused:
             # It is we who are slow.
             self._since = self.loop.time()
-        patience = SLOW_AFTER_SECONDS
         if self._receiving == "body":
-            patience += self._received // SLOW_BELOW_RATE
-        return self.loop.time() - self._since > patience
+            # What came early is no credit for the time after it.
+            if self._received - self._looked_at >= SLOW_BELOW_RATE * CHECK_EVERY_SECONDS:
+                self._since = self.loop.time()
+            self._looked_at = self._received
+        return self.loop.time() - self._since > SLOW_AFTER_SECONDS
 
     def _is_slow_reader(self) -> bool:
         unread = self.transport.get_write_buffer_size()
@@ -303,8 +339,10 @@ class HTTPProtocol(HttpToolsProtocol):
             self._unread_since = self.loop.time()
             self._unread = unread
         else:
-            patience = SLOW_AFTER_SECONDS + (self._unread - unread) // SLOW_BELOW_RATE
-            return self.loop.time() - self._unread_since > patience
+            if self._unread - unread >= SLOW_BELOW_RATE * CHECK_EVERY_SECONDS:
+                self._unread_since = self.loop.time()
+            self._unread = unread
+            return self.loop.time() - self._unread_since > SLOW_AFTER_SECONDS
         return False
 
     def shutdown(self) -> None:

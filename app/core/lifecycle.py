@@ -72,7 +72,9 @@ def signals_heeded(lifecycle: Lifecycle, *, shutdown_delay: float) -> Iterator[N
     def take_out(_: int, __: object) -> None:
         lifecycle.is_ready = False
 
-    handlers = {signal.SIGTERM: heed, signal.SIGINT: heed, NOT_READY_SIGNAL: take_out}
+    # A terminal sends SIGINT to parent and worker, and the parent then sends SIGTERM.
+    interrupt = heed if parent is None else signal.SIG_IGN
+    handlers = {signal.SIGTERM: heed, signal.SIGINT: interrupt, NOT_READY_SIGNAL: take_out}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         with _parent_watched(parent, end_once):

@@ -204,8 +204,7 @@ class StrictRoute(APIRoute):
             if authenticator is not None:
                 request.scope[CONFIRM_CREDENTIAL] = authenticator.confirm
                 await authenticator.authenticate(request, scopes)
-            if media_types:
-                _check_media_type(request, media_types)
+            _check_media_type(request, media_types)
             if self.refuses_unknown_parameters:
                 _check_query_names(request, query_names)
             return await self.respond(request, handle)
@@ -255,6 +254,9 @@ def _media_types(route: APIRoute) -> frozenset[str]:
     return frozenset({"application/json"})
 
 
+_NO_BODY = FieldError(field="body", message="This call takes no body", code="unknown")
+
+
 def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
     given, codings = [], []
     has_body = False
@@ -265,6 +267,10 @@ def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
             codings.append(value.strip().lower())
         elif name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
             has_body = True
+    if not media_types:
+        if has_body:
+            raise ValidationFailed(errors=[_NO_BODY])
+        return
     if not given and not has_body:
         # The answer names the body as missing, which helps more.
         return

@@ -226,7 +226,10 @@ class Settings(BaseSettings):
         if scheme is None:
             raise ValueError("must start with postgresql://, postgres:// or postgresql+asyncpg://")
         rest = url[scheme.end() :]
-        hosts = re.split(r"[/?]", rest, maxsplit=1)[0].rpartition("@")[2].split(",")
+        who, _, where = re.split(r"[/?]", rest, maxsplit=1)[0].rpartition("@")
+        if re.search(r"[#\[\]\s]", who):
+            raise ValueError("has a user or a password with characters to be percent-encoded")
+        hosts = where.split(",")
         found = [HOST_AND_PORT.fullmatch(host) for host in hosts]
         if not all(one and int(one["port"] or 0) <= MAXIMUM_PORT for one in found):
             raise ValueError("has a host or a port that is not valid")

@@ -53,8 +53,9 @@ async def measured(
             # Another server may be the primary by now, to which the next connection leads.
             connection.terminate()
         raise
-    except asyncpg.InternalClientError:
+    except (asyncpg.InternalClientError, TimeoutError):
         # When a server stops, asyncpg's protocol fails before it knows that the connection closes.
+        # One that said nothing in all the time that a statement has would cost the next as much.
         connection.terminate()
         raise
     else:

@@ -3,9 +3,9 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 import asyncpg
@@ -140,14 +140,25 @@ async def _watch(server: Server, servers: Servers, pool: MeasuredPool, open_one:
 
 async def _answers(server: Server, open_one: Open) -> bool:
     """Whether the server says anything at all, if only that it takes no more connections."""
-    asking = asyncio.create_task(_ask(server, open_one))
-    # Not asyncio.timeout(): it would wait for the connection to close, which takes a server.
-    await asyncio.wait({asking}, timeout=ANSWER_WITHIN_SECONDS)
-    if not asking.done():
-        asking.cancel()
-        return False
+    fault = await fault_within(ANSWER_WITHIN_SECONDS, _ask(server, open_one))
     # What else may be wrong, such as too many open files of our own, says nothing of the server.
-    return not isinstance(asking.exception(), ConnectionError | TimeoutError)
+    return not isinstance(fault, ConnectionError | TimeoutError)
+
+
+async def fault_within(seconds: float, asking: Coroutine[Any, Any, None]) -> BaseException | None:
+    """What goes wrong with it, a `TimeoutError` if it takes longer; None if it ends well.
+
+    What takes longer, or is asked by somebody who goes, is cancelled and not waited for: a
+    connection closes only when its server has said so, for which `asyncio.timeout` would wait.
+    """
+    task = asyncio.create_task(asking)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        # Whatever comes of it is looked at: else asyncio would tell of it.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task.cancel()
+    return task.exception() if task.done() else TimeoutError()
 
 
 async def _ask(server: Server, open_one: Open) -> None:

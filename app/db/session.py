@@ -23,7 +23,7 @@ from app.core.settings import Pooler, Settings
 from app.db.errors import report
 from app.db.instrumentation import MeasuredConnection, MeasuredPool
 from app.db.pooler import SETTINGS_THAT_POOLERS_PASS_ON, PooledConnection
-from app.db.servers import Server, Servers, watched
+from app.db.servers import Server, Servers, fault_within, watched
 from app.db.statements import Statement
 
 Rows = Sequence[Mapping[str, Any]]
@@ -202,14 +202,8 @@ class Database:
 
     async def is_ready(self) -> bool:
         """Whether the database answers within 1.5 seconds, and was ever migrated."""
-        asking = asyncio.create_task(self._ask())
-        # Not asyncio.timeout(): it would wait for the connection to close, which takes a server.
-        await asyncio.wait({asking}, timeout=READINESS_TIMEOUT_SECONDS)
-        if not asking.done():
-            asking.cancel()
-            report(TimeoutError())
-            return False
-        if (error := asking.exception()) is not None:
+        error = await fault_within(READINESS_TIMEOUT_SECONDS, self._ask())
+        if error is not None:
             report(error)
         return error is None
 

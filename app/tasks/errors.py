@@ -1,6 +1,6 @@
 """What can go wrong with tasks."""
 
-from app.core.errors import APIError
+from app.core.errors import APIError, PayloadTooLarge
 
 
 class TaskNotFound(APIError):
@@ -23,6 +23,12 @@ class VersionConflict(APIError):
     status = 412
     code = "version_conflict"
     message = "The task has changed since, or is not as the condition says"
+
+
+class AnswerTooLarge(PayloadTooLarge):
+    """The tasks that a batch would answer with are too large together; nothing was done."""
+
+    message = "The answer would be too large; send fewer of these operations at once"
 
 
 class IdempotencyInFlight(APIError):

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 from weakref import WeakValueDictionary
 
+from anyio import to_thread
 from fastapi import Request, Response
 from sqlalchemy import Delete, delete, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
@@ -28,7 +29,7 @@ from app.core.admission import Admission
 from app.core.errors import Overloaded, ValidationFailed
 from app.core.metrics import IDEMPOTENT_REPLAYS
 from app.core.responses import FieldError, FieldErrorCode
-from app.core.routing import Handler, StrictRoute
+from app.core.routing import READ_AT_ONCE_BYTES, Handler, StrictRoute
 from app.core.settings import Settings
 from app.db.errors import LOCK_NOT_AVAILABLE, sqlstate_of, violated_constraint
 from app.db.session import REQUEST_TRANSACTION, get_database, milliseconds
@@ -98,7 +99,11 @@ class IdempotentRoute(StrictRoute):
         actor: Actor = request.scope["taskflow.actor"]
         # The body is read before a connection is taken: clients may be slow.
         body = await request.json() if await request.body() else None
-        own = fingerprint(request.method, request.scope["path"], body)
+        sent = (request.method, request.scope["path"], body)
+        if len(await request.body()) <= READ_AT_ONCE_BYTES:
+            own = fingerprint(*sent)
+        else:
+            own = await to_thread.run_sync(fingerprint, *sent)
         turns: KeyTurns = request.app.state.key_turns
         database = get_database(request)
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS

@@ -51,7 +51,10 @@ PURGED = {kind: PURGED_ROWS.labels(kind) for kind in PURGES}
 
 
 async def purge(database: Database, settings: Settings) -> dict[str, int] | None:
-    """Remove what has had its time. Returns how many of each kind; None while another does it."""
+    """Remove what has had its time. Returns how many of each kind.
+
+    Ends where another begins to do it; None if that one had begun before.
+    """
     removed = dict.fromkeys(PURGES, 0)
     for kind, statement_for in PURGES.items():
         last = BATCH
@@ -59,7 +62,7 @@ async def purge(database: Database, settings: Settings) -> dict[str, int] | None
             async with database.transaction() as session:
                 # A lock of the transaction: behind a pooler there are no sessions to hold one.
                 if not await session.scalar(select(func.pg_try_advisory_xact_lock(PURGE_LOCK))):
-                    return None
+                    return removed if any(removed.values()) else None
                 connection = await session.connection()
                 last = (await connection.execute(statement_for(settings))).rowcount
             removed[kind] += last

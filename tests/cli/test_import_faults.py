@@ -71,7 +71,7 @@ def test_each_fault_of_a_csv_is_told_with_its_line_and_field(refused: Any) -> No
         "line 5, id: Input should be a valid integer",
         "line 5, tags: Input should be JSON",
         "line 5, due_at: Input should be an instant with an offset",
-        "line 5, metadata: Input should be a valid dictionary",
+        "line 5, metadata: Input should be a JSON object",
         "line 7, due_on: Input should not have both due_at and due_on",
         "line 8, completed_at: Input should be absent unless the status is completed",
         "line 9, completed_at: Input should be from 1970 to now",

@@ -199,6 +199,31 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body_does_no_harm(
     assert (await alice.create_task())["version"] == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v1/tasks"),
+        ("GET", "/api/v1/users/me"),
+        ("DELETE", "/api/v1/tasks/{id}"),
+        ("POST", "/api/v1/tasks/{id}/restore"),
+    ],
+)
+@pytest.mark.parametrize("content", [b'{"permanent": true}', b"x"])
+async def test_a_body_where_none_is_taken_is_refused(
+    alice: Account, method: str, path: str, content: bytes
+) -> None:
+    task = await alice.create_task()
+    path = path.format(id=task["id"])
+
+    response = await alice.client.request(method, path, content=content, headers=JSON)
+
+    assert_error(response, 400, "validation_failed", fields={"body": "unknown"})
+    assert (await alice.client.get(f"/api/v1/tasks/{task['id']}")).status_code == 200
+    # That there might be one is nothing bad.
+    again = await alice.client.request(method, path, headers=JSON)
+    assert again.status_code in {200, 404}
+
+
 async def test_a_body_of_very_many_unknown_fields_is_refused_as_a_whole(alice: Account) -> None:
     body = {f"field{number}": 1 for number in range(20_000)}
     response = await alice.client.post("/api/v1/tasks", json=body)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import select
 import socket
 import time
@@ -86,7 +87,7 @@ async def test_an_upgrade_is_ignored_and_the_body_behind_it_is_read(
         async with connected(str(alice.client.base_url)) as connection:
             await connection.send(*parts)
             first, _ = await connection.answer()
-            assert first.startswith(b"http/1.1 400 " if method == b"POST" else b"http/1.1 200 ")
+            assert first.startswith(b"http/1.1 400 ")
             second, content = await connection.answer()
             assert second.startswith(b"http/1.1 200 ")
             assert b'"healthy"' in content
@@ -230,6 +231,20 @@ async def test_a_body_that_comes_in_drops_ends_the_connection(impatient: str) ->
             await ended
 
 
+async def test_a_body_that_came_fast_at_first_may_not_be_silent_for_longer(
+    alice: Account, impatient: str
+) -> None:
+    head = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\nContent-Length: 1000000\r\n\r\n" % alice.token.encode()
+    )
+    async with connected(impatient) as connection:
+        await connection.send(head + b" " * 999_000)
+        started = time.monotonic()
+        await connection.rest()
+        assert time.monotonic() - started < 5
+
+
 async def test_an_answer_that_nobody_takes_in_ends_the_connection(impatient: str) -> None:
     # Far more than the kernel keeps for a client.
     requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 300
@@ -290,6 +305,59 @@ async def test_while_the_service_ends_an_idle_connection_takes_one_more_request(
             assert await busy.rest() == b""
             assert await idle.rest() == b""
             await ending
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 8000000\r\n", b"Expect: 100-continue\r\n"])
+async def test_who_still_sends_can_read_why_it_is_refused(alice: Account, framing: bytes) -> None:
+    head = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + framing
+    if b"Length" not in framing:
+        head += b"Transfer-Encoding: chunked\r\n"
+    async with connected(str(alice.client.base_url)) as connection:
+        # Without a credential. What is sent would not fit into the kernel's buffers.
+        await connection.send(head + b"\r\n")
+        for _ in range(80):
+            await connection.send(b"186a0\r\n" + b" " * 100_000)
+        assert (await connection.rest()).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_stream_to_http_1_0_is_not_chunked_and_ends_with_the_connection(
+    alice: Account,
+) -> None:
+    task = await alice.create_task()
+    head = b"GET /api/v1/tasks/export HTTP/1.0\r\nAuthorization: Bearer " + alice.token.encode()
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(head + b"\r\n\r\n")
+        head, _, body = (await connection.rest()).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert json.loads(body) == [task]
+
+
+async def test_http_1_0_with_an_upgrade_stays_http_1_0(alice: Account) -> None:
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(b"GET /health HTTP/1.0\r\n" + UPGRADE + b"\r\n")
+        assert (await connection.rest()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_head_of_70_kilobytes_in_one_piece_is_refused(alice: Account) -> None:
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(HEAD + b"X: " + b"y" * 70_000 + b"\r\n\r\n")
+        assert (await connection.rest()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_the_begin_of_a_request_behind_a_large_body_is_not_taken_for_a_large_head(
+    alice: Account,
+) -> None:
+    body = json.dumps({"title": "Water", "description": "x" * 19_000, "metadata": {}}).encode()
+    body += b" " * (90_000 - len(body))
+    first = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
+    ) % (alice.token.encode(), len(body), body)
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(first + HEAD[:12])
+        assert (await connection.answer())[0].startswith(b"http/1.1 201 ")
+        await connection.send(HEAD[12:] + b"\r\n")
+        assert (await connection.answer())[0].startswith(b"http/1.1 200 ")
 
 
 def _address(base_url: str) -> tuple[str, int]:

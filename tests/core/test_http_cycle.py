@@ -39,7 +39,7 @@ class Flow:
 
 
 def cycle_on(transport: Transport, *, method: str = "GET", keep_alive: bool = True) -> Cycle:
-    return Cycle(
+    cycle = Cycle(
         scope=cast("Any", {"method": method}),
         transport=cast("Any", transport),
         flow=cast("Any", Flow()),
@@ -52,6 +52,8 @@ def cycle_on(transport: Transport, *, method: str = "GET", keep_alive: bool = Tr
         keep_alive=keep_alive,
         on_response=lambda: None,
     )
+    cycle.close_connection = transport.close
+    return cycle
 
 
 def part(body: bytes, *, more: bool = False) -> Message:

@@ -149,6 +149,8 @@ def test_only_postgresql_over_asyncpg_is_a_database(url: str) -> None:
     [
         ("u:hunter2@h:abc/x", "a host or a port that is not valid"),
         ("u:hunter2@[::1/x", "a host or a port that is not valid"),
+        ("u:hunter2#x@h/x", "a user or a password with characters to be percent-encoded"),
+        ("u:hunter2[x@h/x", "a user or a password with characters to be percent-encoded"),
         ("u:hunter2@h,i:99999/x", "a host or a port that is not valid"),
         ("u:hunter2@h/x?sslmode=secure", "a sslmode that is none of allow, disable, prefer"),
         ("u:hunter2@h/x?a=b&target_session_attrs=best", "a target_session_attrs that is none of"),

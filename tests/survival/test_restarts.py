@@ -1,6 +1,7 @@
 """Ends and restarts: readiness fails first, what was begun is finished, nobody is turned away."""
 
 import errno
+import os
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,42 @@ def test_further_signals_end_the_delay_and_then_the_wait_for_what_is_under_way(
         assert service.process.wait(4) == 0, service.output()
         eventually(write.done)
         assert "Traceback" not in service.output()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_lets_what_is_under_way_finish(new_database: NewDatabase, workers: str) -> None:
+    url = new_database()
+    with (
+        running_service(url, WORKERS=workers) as service,
+        blocking_client(service.base_url) as client,
+        ThreadPoolExecutor(1) as elsewhere,
+    ):
+        client.headers["Authorization"] = f"Bearer {account_on(service, url).token}"
+        started_workers(service, int(workers))
+        with locked_tasks(url):
+            write = elsewhere.submit(client.post, "/api/v1/tasks", json={"title": "Last"})
+            eventually(lambda: run_sql(url, WAITING) == 1)
+            # As a terminal does, to all that it runs.
+            for pid in [service.process.pid, *children(service.process.pid)]:
+                os.kill(pid, signal.SIGINT)
+            eventually(lambda: service.output().count("Shutting down") == int(workers))
+            assert not write.done()
+        assert write.result(PATIENCE).status_code == 201
+        assert service.process.wait(PATIENCE) == 0, service.output()
+
+
+def test_a_signal_to_end_is_heeded_while_workers_are_replaced(new_database: NewDatabase) -> None:
+    with running_service(new_database(), WORKERS="4") as service:
+        started_workers(service, 4)
+        service.process.send_signal(signal.SIGHUP)
+        eventually(lambda: service.output().count("Started server process") == 5)
+        assert service.stop(signal.SIGTERM) == 0, service.output()
+        # Of four only the one that was being replaced has been.
+        assert service.output().count("Started server process") <= 6
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def roll(service: RunningService, times: int) -> None:

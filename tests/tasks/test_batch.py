@@ -23,6 +23,16 @@ async def stored(account: Account) -> list[dict[str, Any]]:
     return sorted(tasks, key=lambda task: int(task["id"]))
 
 
+async def test_a_batch_whose_answer_would_be_too_large_does_nothing(alice: Account) -> None:
+    task = await alice.create_task(description="x" * 20_000)
+    operations = [update(task["id"], title=f"{number}") for number in range(500)]
+
+    for atomic in (True, False):
+        assert_error(await run(alice, *operations, atomic=atomic), 413, "payload_too_large")
+    assert await stored(alice) == [task]
+    assert (await run(alice, *operations[:400])).status_code == 200
+
+
 async def test_operations_answer_by_index_what_single_calls_would(alice: Account) -> None:
     kept, gone = await alice.create_task(title="Kept"), await alice.create_task(title="Gone")
     response = await run(

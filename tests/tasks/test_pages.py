@@ -239,6 +239,21 @@ async def test_a_cursor_opens_only_the_list_that_it_was_made_for(
     assert_error(response, 400, "validation_failed", fields={"query.cursor": "unknown"})
 
 
+async def test_a_cursor_has_one_spelling(alice: Account) -> None:
+    await alice.create_task()
+    await alice.create_task()
+    cursor = (await alice.client.get("/api/v1/tasks?per_page=1")).json()["data"]["next_cursor"]
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    accepted = [
+        letter
+        for letter in letters
+        if (
+            await alice.client.get(f"/api/v1/tasks?per_page=1&cursor={cursor[:-1]}{letter}")
+        ).is_success
+    ]
+    assert accepted == [cursor[-1]]
+
+
 async def test_a_cursor_that_was_tampered_with_is_refused(alice: Account) -> None:
     for _ in range(2):
         await alice.create_task()
@@ -289,6 +304,22 @@ async def test_links_lead_to_the_other_pages_with_the_same_query(alice: Account)
     assert (await links(page=2, **kept))["next"] == kept | {"page": ["3"]}
     assert set(await links(page=2, count="false", **kept)) == {"first", "prev", "next"}
     assert await links(q="nothing") == {"first": {"q": ["nothing"], "page": ["1"]}}
+
+
+async def test_links_that_clients_and_proxies_would_not_take_are_left_out(alice: Account) -> None:
+    word = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
+    for _ in range(3):
+        await alice.create_task(description=word)
+
+    async def link(**query: Any) -> str:
+        given: dict[str, Any] = {"q": word, "per_page": 1, "page": 2} | query
+        response = await alice.client.get("/api/v1/tasks", params=given)
+        assert response.status_code == 200
+        found: str = response.headers.get("Link", "")
+        return found
+
+    assert set(links_of(await link())) == {"next"}
+    assert await link(tag=[f"{number}" + "水" * 48 for number in range(20)]) == ""
 
 
 async def test_following_the_links_of_a_cursor_leads_to_the_end(alice: Account) -> None:

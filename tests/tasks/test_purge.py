@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.settings import Settings
 from app.db.session import Database
@@ -68,6 +70,28 @@ async def test_while_one_purges_another_does_nothing(own: tuple[Database, Settin
         await session.execute(lock, {"key": purge.PURGE_LOCK})
         assert await purge.purge(database, settings) is None
     assert await purge.purge(database, settings) == {"tasks": 10, "idempotency_keys": 0}
+
+
+async def test_what_was_removed_before_another_began_is_told(
+    own: tuple[Database, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, settings = own
+    begin = database.transaction
+    begun = 0
+    async with begin() as other:
+
+        @asynccontextmanager
+        async def transaction() -> AsyncIterator[AsyncSession]:
+            nonlocal begun
+            begun += 1
+            if begun == 3:
+                await other.execute(select(func.pg_advisory_xact_lock(purge.PURGE_LOCK)))
+            async with begin() as session:
+                yield session
+
+        monkeypatch.setattr(purge, "BATCH", 3)
+        monkeypatch.setattr(database, "transaction", transaction)
+        assert await purge.purge(database, settings) == {"tasks": 6, "idempotency_keys": 0}
 
 
 async def test_a_task_that_is_being_restored_is_left_alone(own: tuple[Database, Settings]) -> None:

@@ -93,6 +93,10 @@ REFUSED: dict[str, tuple[Any, dict[str, str]]] = {
     "due_at basic form": ({"due_at": "20261201T093000Z"}, {"body.due_at": "invalid"}),
     "due_at at 24 h": ({"due_at": "2026-12-01T24:00:00Z"}, {"body.due_at": "invalid"}),
     "due_at no such day": ({"due_at": "2026-02-30T00:00:00Z"}, {"body.due_at": "invalid"}),
+    "due_at offset of sixty minutes": (
+        {"due_at": "2026-12-01T00:00:00+05:60"},
+        {"body.due_at": "invalid"},
+    ),
     "due_at offset of a day": ({"due_at": "2026-12-01T00:00:00+24:00"}, {"body.due_at": "invalid"}),
     "due_at before year 1": (
         {"due_at": "0001-01-01T00:00:00+00:01"},

@@ -54,7 +54,7 @@ async def run_batch(batch: TaskBatch, actor: CurrentUser, session: TransactionDe
     a call of its own would have had; those that failed, invalid ones too, have an `error`.
 
     With `version` an update or a delete is done only if the task has that version. The body may
-    have 8 MiB.
+    have 8 MiB, and the descriptions and metadata of the answered tasks as many characters together.
     """
     results = await service.run_batch(session, actor, batch)
     return BatchResponse(message="Batch done", data=BatchResults(results=results))
