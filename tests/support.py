@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,7 +24,7 @@ import httpx
 import uvicorn
 from argon2 import PasswordHasher as Argon2
 from fastapi import FastAPI
-from sqlalchemy import event, func, insert
+from sqlalchemy import event, func, insert, text
 
 from app.accounts.credentials import KEY_PREFIX, LOGIN_PREFIX, SCOPES
 from app.accounts.models import Credential, CredentialKind, User, email_key
@@ -80,6 +80,24 @@ class Account:
         assert response.status_code == 201, response.text
         key: dict[str, Any] = response.json()["data"]
         return key
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the others work until the condition holds."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(10):
+        while not condition():
+            turn = loop.create_future()
+            loop.call_soon(turn.set_result, None)
+            await turn
+
+
+async def waiting_for_a_lock(database: Database) -> None:
+    """Return when some statement waits for a lock."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    async with asyncio.timeout(10), database.session() as session:
+        while not await session.scalar(waiting):
+            pass
 
 
 def http_client(base_url: str, headers: dict[str, str] | None = None) -> httpx.AsyncClient:

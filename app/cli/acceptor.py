@@ -18,7 +18,7 @@ import structlog
 SEATS = 512
 # How much later, in seconds, a worker takes a connection that was another's to take. That one is
 # busy then, or stopped.
-GRACE_SECONDS = 0.001
+GRACE_SECONDS = 0.002
 # A worker may have this part more connections than another: of thousands that come together each
 # takes many in a row.
 TOLERANCE = 1 / 16

@@ -16,7 +16,7 @@ from app.accounts.schemas import MAXIMUM_KEYS
 from app.core.security import ALPHABET, is_well_formed_token
 from app.db.session import Database
 from tests.conftest import NewAccount
-from tests.support import Account, assert_error, http_client, make_credential
+from tests.support import Account, assert_error, http_client, make_credential, waiting_for_a_lock
 
 
 def machine(account: Account, key: str) -> httpx.AsyncClient:
@@ -299,14 +299,6 @@ async def test_a_key_made_while_the_account_is_deactivated_or_closed_is_none(
                 "SELECT count(*) FROM credentials WHERE user_id = :id AND revoked_at IS NULL"
             )
             assert await session.scalar(live, {"id": account.id}) == 0
-
-
-async def waiting_for_a_lock(database: Database) -> None:
-    """Return when some statement waits for a lock; the test's timeout is the limit."""
-    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    async with database.session() as session:
-        while not await session.scalar(waiting):
-            pass
 
 
 async def test_the_number_of_keys_is_exact_also_for_many_at_once(

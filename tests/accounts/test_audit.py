@@ -76,8 +76,13 @@ async def test_the_life_of_an_account_leaves_its_lines(
     assert trail() == [("account_closed", account.id)]
 
 
-async def test_refused_requests_leave_no_line_of_success(alice: Account, trail: Any) -> None:
+async def test_refused_requests_leave_no_line_of_success(
+    alice: Account, new_account: NewAccount, trail: Any
+) -> None:
     await alice.client.patch("/api/v1/users/me", json={"email": "not an address"})
+    taken = await new_account()
+    refused = await alice.client.patch("/api/v1/users/me", json={"username": taken.username})
+    assert refused.status_code == 409
     await alice.client.delete("/api/v1/api-keys/1")
     await alice.client.post("/api/v1/api-keys", json={})
     assert trail() == []

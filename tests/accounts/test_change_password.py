@@ -4,9 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from app.db.session import Database
 from tests.conftest import NewAccount
-from tests.support import CHEAP_HASH, PASSWORD, Account, assert_error
+from tests.support import CHEAP_HASH, PASSWORD, Account, assert_error, waiting_for_a_lock
 
 PATH = "/api/v1/users/me/password"
 NEW = "a new password"
@@ -87,6 +89,18 @@ async def test_of_two_changes_at_once_one_wins_and_its_password_counts(ada: Acco
     assert [bool(await ada.log_in(password)) for password in new] == [
         password == winner for password in new
     ]
+
+
+@pytest.mark.parametrize("change", ["password_hash = 'another'", "is_active = false"])
+async def test_a_login_that_meets_a_change_of_the_account_waits_for_it_and_is_refused(
+    ada: Account, database: Database, change: str
+) -> None:
+    async with database.transaction() as session:
+        statement = text(f"UPDATE users SET {change} WHERE id = :id")  # noqa: S608 - from the list
+        await session.execute(statement, {"id": ada.id})
+        login = asyncio.create_task(ada.log_in())
+        await waiting_for_a_lock(database)
+    assert await login == ""
 
 
 @pytest.mark.usefixtures("costly_passwords")

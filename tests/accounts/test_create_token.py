@@ -240,9 +240,10 @@ async def test_a_weak_hash_is_replaced_at_login_and_the_password_stays(
     assert (await client.post("/api/v1/auth/token", data=grant(user))).status_code == 200
 
 
-async def test_a_login_clears_away_the_users_expired_ones(
+async def test_a_login_clears_away_the_users_expired_ones_and_no_key(
     client: httpx.AsyncClient, user: Account, database: Database
 ) -> None:
+    key = await user.create_api_key()
     async with database.session() as session:
         await session.execute(
             text("UPDATE credentials SET expires_at = now() - interval '1 s' WHERE user_id = :id"),
@@ -252,7 +253,9 @@ async def test_a_login_clears_away_the_users_expired_ones(
 
     async with database.session() as session:
         rows = await session.scalars(select(Credential.id).where(Credential.user_id == user.id))
-        assert user.credential_id not in rows.all()
+        left = rows.all()
+    assert user.credential_id not in left
+    assert key["id"] in left
 
 
 @pytest.mark.parametrize("spelling", ["adm\u0130nistrator", "\u212afriend", "\u017fam"])

@@ -118,14 +118,19 @@ def test_deactivating_holds_at_once_and_activating_lets_in_again(
     with serving(database_url) as client:
         client.headers["Authorization"] = f"Bearer {log_in(client, 'ada').json()['access_token']}"
         assert client.get("/api/v1/tasks").status_code == 200
+        made = client.post("/api/v1/api-keys", json={"name": "m", "scopes": ["tasks:read"]})
+        key = {"Authorization": f"Bearer {made.json()['data']['key']}"}
+        assert client.get("/api/v1/tasks", headers=key).status_code == 200
         assert run("users", "deactivate", "ADA@example.com").returncode == 0
         assert client.get("/api/v1/tasks").status_code == 401
         assert client.post("/api/v1/tasks", json={"title": "x"}).status_code == 401
+        assert client.get("/api/v1/tasks", headers=key).status_code == 401
         assert log_in(client, "ada").status_code == 400
         assert "no" in run("users", "list").stdout
 
         assert run("users", "activate", "ada").returncode == 0
         assert client.get("/api/v1/tasks").status_code == 401
+        assert client.get("/api/v1/tasks", headers=key).status_code == 401
         assert log_in(client, "ada").status_code == 200
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.acceptor import Shares
 from tests.conftest import NewDatabase
 from tests.db.support import eventually
 from tests.observability.test_workers import started_workers
@@ -80,7 +81,7 @@ def assert_each_gets_its_share(service: RunningService, workers: list[int]) -> N
         for pid in workers:
             os.kill(pid, signal.SIGCONT)
         eventually(lambda: sum(counts()) >= before + 40)
-        assert max(counts()) - min(counts()) <= 4, counts()
+        assert max(counts()) - min(counts()) <= 8, counts()
 
 
 def test_connections_that_come_together_are_spread_evenly_over_workers(
@@ -99,6 +100,17 @@ def test_connections_that_come_together_are_spread_evenly_over_workers(
         *_, fourth, fifth = started_workers(service, 5)
         eventually(lambda: service.output().count("Finished server process") == 2)
         assert_each_gets_its_share(service, [fourth, fifth])
+
+
+def test_a_worker_is_due_while_none_has_much_fewer_and_those_that_left_count_no_more() -> None:
+    shares = Shares()
+    for seat, count in enumerate([100, 94, 0]):
+        shares.tell(seat, count)
+    assert [shares.is_due(seat) for seat in range(3)] == [False, False, True]
+    shares.leave(2)
+    assert [shares.is_due(seat) for seat in range(2)] == [True, True]
+    shares.tell(1, 93)
+    assert [shares.is_due(seat) for seat in range(2)] == [False, True]
 
 
 def test_what_a_stopped_worker_should_take_is_taken_by_another(new_database: NewDatabase) -> None:

@@ -114,8 +114,10 @@ async def test_any_other_request_id_is_replaced(client: httpx.AsyncClient, given
 async def test_of_two_request_ids_the_first_counts(client: httpx.AsyncClient) -> None:
     headers = [("X-Request-ID", "not one"), ("X-Request-ID", "one")]
     response = await client.get("/nowhere", headers=headers)
-
     assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+    response = await client.get("/nowhere", headers=[("X-Request-ID", "a"), headers[1]])
+    assert response.headers["X-Request-ID"] == "a"
 
 
 async def test_nothing_is_kept_in_caches(client: httpx.AsyncClient) -> None:

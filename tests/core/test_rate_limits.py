@@ -14,6 +14,7 @@ import structlog
 import time_machine
 
 from app.core.rate_limits import MemoryStorage, RateLimiter, address_key, client_address
+from app.core.security import PasswordHasher
 from app.core.settings import Settings
 from app.main import create_app
 from tests.conftest import NewAccount
@@ -201,6 +202,33 @@ async def test_of_many_guesses_at_once_only_so_many_learn_anything(
     statuses = sorted(response.status_code for response in responses)
     assert statuses == [400] * 3 + [429] * 5
     assert_error(last, 429, "rate_limited")
+
+
+async def test_a_right_guess_that_wrong_ones_overtake_is_not_let_in(
+    service_with: ServiceWith, new_account: NewAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = service_with(rate_limit_login="3/minute")
+    account = await new_account(password_hash=CHEAP_HASH)
+    verify = PasswordHasher.verify
+    asked, overtaken = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def verify_later(self: PasswordHasher, password: str, stored: str | None) -> Any:
+        if password == PASSWORD:
+            # The service has a loop of its own.
+            loop.call_soon_threadsafe(asked.set)
+            done = asyncio.run_coroutine_threadsafe(overtaken.wait(), loop)
+            await asyncio.wrap_future(done)
+        return await verify(self, password, stored)
+
+    monkeypatch.setattr(PasswordHasher, "verify", verify_later)
+    async with caller(url) as client:
+        right = asyncio.create_task(log_in(client, account.username, PASSWORD))
+        await asked.wait()
+        for number in range(3):
+            assert (await log_in(client, account.username, f"wrong {number}")).status_code == 400
+        overtaken.set()
+        assert_error(await right, 429, "rate_limited")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from tests.conftest import NewDatabase
-from tests.support import SECRET_KEY, Account, blocking_client, running_service
+from tests.support import SECRET_KEY, Account, blocking_client, running_service, until
 
 
 async def test_each_request_leaves_one_line_with_its_template_and_its_user(
@@ -23,6 +23,8 @@ async def test_each_request_leaves_one_line_with_its_template_and_its_user(
     await client.get("/nowhere/secret-path?token=secret")
     await client.head("/health")
 
+    # A line comes after its answer.
+    await until(lambda: log_lines[-1]["method"] == "HEAD")
     first, second, third = (line for line in log_lines if line["method"] != "POST")
     duration = first.pop("duration_ms")
     assert 0 < duration < 30_000
@@ -106,6 +108,8 @@ def test_an_unhandled_error_is_logged_with_its_traceback_and_without_local_varia
     )
 
     assert done.stdout.count("what broke") >= 2
+    # Where it was raised, in both.
+    assert len(re.findall(r"(in work|\"name\": ?\"work\")", done.stdout)) == 2
     assert "from the standard library" in done.stdout
     assert "hunter2" not in done.stdout.lower()
     if form == "json":

@@ -1,7 +1,7 @@
 """Who gets the connections of a full pool, and what becomes of those that are lost meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -10,9 +10,10 @@ from sqlalchemy import Integer, bindparam, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from app.db.fair_queue import FairQueue
 from app.db.session import Database
 from app.db.statements import Statement
-from tests.support import service_settings
+from tests.support import service_settings, until
 
 WORK = Statement(
     select(bindparam("number", type_=Integer()).label("number"), func.pg_sleep(0.01).label("time"))
@@ -34,15 +35,6 @@ async def number(database: Database, given: int) -> int:
     rows = await database.fetch(WORK, {"number": given})
     found: int = rows[0]["number"]
     return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the others work until the condition holds."""
-    loop = asyncio.get_running_loop()
-    while not condition():
-        turn = loop.create_future()
-        loop.call_soon(turn.set_result, None)
-        await turn
 
 
 async def waiting(database: Database, how_many: int) -> None:
@@ -100,6 +92,18 @@ async def test_whoever_is_cancelled_when_the_connection_has_just_come_gives_it_o
     assert (await first, await third) == (0, 2)
     await asyncio.wait({second})
     assert database.pool_state().used == 0
+
+
+async def test_what_came_just_when_its_waiter_went_is_left_to_others() -> None:
+    queue = FairQueue(1)
+    gone = asyncio.create_task(queue.get_in_turn(1))
+    await asyncio.wait({gone}, timeout=0)
+    queue.put("a connection")
+    gone.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert queue.get_nowait() == "a connection"
 
 
 async def test_a_connection_that_was_lost_is_opened_anew_by_whoever_waits_for_it(

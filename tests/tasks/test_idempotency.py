@@ -267,9 +267,14 @@ async def test_an_ended_credential_gets_no_replay(
 
 
 async def test_a_login_without_the_scope_gets_no_replay(new_account: NewAccount) -> None:
-    reader = await new_account(scopes=["tasks:read"])
+    account = await new_account()
+    assert (await post(account)).status_code == 201
+    key = await account.create_api_key(scopes=["tasks:read"])
+    headers = {"Authorization": f"Bearer {key['key']}", "Idempotency-Key": "a-key"}
 
-    assert_error(await post(reader), 403, "insufficient_scope")
+    again = await account.client.post(PATH, json={"title": "Water"}, headers=headers)
+
+    assert_error(again, 403, "insufficient_scope")
 
 
 async def test_a_write_whose_commit_fails_leaves_neither_key_nor_task(
