@@ -86,7 +86,8 @@ def filters_to_measure(external_id: str) -> dict[str, str]:
     parameters: dict[str, Any] = {
         "status": {"status": "pending"},
         "status, two": {"status": ["pending", "in_progress"]},
-        "priority": {"priority": "critical"},
+        # "priority" is an order.
+        "priority, one": {"priority": "critical"},
         "tag, frequent": {"tag": "tag2"},
         "tag, rare": {"tag": "tag400"},
         "q, frequent": {"q": word(3)},
