@@ -13,15 +13,13 @@ from app.core.errors import APIError, DatabaseUnavailable, InternalError, Overlo
 LOCK_NOT_AVAILABLE = "55P03"
 # The classes and codes of SQLSTATE that blame the database and not the statement: connection
 # exceptions, insufficient resources, operator intervention (shutdown, a cancelled statement),
-# transaction rollback (deadlock, serialization), lock not available, a read-only server, a
-# transaction that was idle for too long, and a server that does not let us in (wrong password, no
-# such database).
+# transaction rollback (deadlock, serialization), a read-only server, a transaction that was idle
+# for too long, and a server that does not let us in (wrong password, no such database).
 UNAVAILABLE_SQLSTATES = (
     "08",
     "53",
     "57",
     "40",
-    LOCK_NOT_AVAILABLE,
     "25006",
     "25P03",
     "28",
@@ -107,6 +105,9 @@ def as_error(exception: BaseException) -> APIError:
             return Overloaded()
         case DBAPIError() if exception.connection_invalidated:
             return DatabaseUnavailable()
+        case DBAPIError() | asyncpg.PostgresError() if sqlstate_of(exception) == LOCK_NOT_AVAILABLE:
+            # It answers: others had the row for longer than a statement waits.
+            return Overloaded()
         case OSError():
             # Raised while connecting, where SQLAlchemy wraps only what the server said.
             return DatabaseUnavailable()

@@ -102,7 +102,9 @@ class TaskFilters(InputModel):
         description=(
             "Full text over title, description and tags, without regard to case and accents. Every "
             'word must be there, the last one also as a prefix; `"a phrase"` in this order; '
-            "`-without` this. Chinese and Japanese are found by any run of their characters."
+            "`-without` this. Chinese and Japanese are found by any run of their characters. In "
+            "very long texts phrases and runs are known up to the 16,383rd word or such character, "
+            "and of each to its 255th place."
         ),
         examples=['water "lemon tree" -roses'],
     )
