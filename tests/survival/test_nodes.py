@@ -171,11 +171,11 @@ def forgetful_nodes() -> Iterator[list[int]]:
         ("GET", "/api/v1/tasks", "X-None", True),
         ("POST", "/api/v1/tasks", "Idempotency-Key", True),
         ("POST", "/api/v1/tasks/batch", "Idempotency-Key", True),
-        ("PUT", "/api/v1/tasks/by-external-id/a", "X-None", True),
+        ("PUT", "/api/v1/tasks/external/a", "X-None", True),
         ("POST", "/api/v1/tasks", "X-None", False),
         ("POST", "/api/v1/api-keys", "Idempotency-Key", False),
         ("PATCH", "/api/v1/tasks/1", "Idempotency-Key", False),
-        ("PUT", "/api/v1/tasks/by-external-id/a", "If-Match", False),
+        ("PUT", "/api/v1/tasks/external/a", "If-Match", False),
         ("DELETE", "/api/v1/tasks/1", "Idempotency-Key", False),
     ],
 )
