@@ -98,7 +98,8 @@ def main() -> None:
         sys.exit(str(error))
     except OSError as error:
         # Standard output, say, is on a disk that is full.
-        sys.exit(f"taskflow: {error.strerror or error}.")
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"taskflow: {where}{error.strerror or error}.")
 
 
 def _open_standard_streams() -> None:

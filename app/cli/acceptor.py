@@ -139,3 +139,6 @@ class Acceptor:
         except OSError:
             # Its client has gone already.
             connection.close()
+        except BaseException:
+            connection.close()
+            raise

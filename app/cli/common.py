@@ -1,6 +1,7 @@
 """What the commands have in common: a database that is there, and words when something is wrong."""
 
 import asyncio
+import errno
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,6 +21,8 @@ from app.db.migrations import migrate as migrate_database
 from app.db.session import Database
 
 Result = TypeVar("Result")
+# What the system says of files, and of no connection.
+OF_FILES = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EISDIR}
 
 
 def fail(message: str) -> NoReturn:
@@ -55,7 +58,8 @@ def database_faults_told() -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        words = in_words(error)
+        is_of_a_file = isinstance(error, OSError) and error.errno in OF_FILES
+        words = None if is_of_a_file else in_words(error)
         if words is None:
             raise
         fail(words)

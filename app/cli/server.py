@@ -17,6 +17,7 @@ from app.core.lifecycle import NOT_READY_SIGNAL
 
 # How often it looks whether another signal has come.
 POLL_SECONDS = 0.1
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
@@ -50,6 +51,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
+        # Not yet: nobody listens.
+        self.started = False
         assert sockets is not None  # noqa: S101 - whoever runs it has bound the address
         (listening,) = sockets
         protocol = partial(
@@ -66,6 +69,7 @@ class Server(uvicorn.Server):
             seat=self._seat,
         )
         self._acceptor.start(self.config.backlog)
+        self.started = True
 
     async def on_tick(self, counter: int) -> bool:
         self._acceptor.tell()
@@ -113,13 +117,16 @@ class Supervisor(Multiprocess):
         super().__init__(config, sockets)
         self._shutdown_delay = shutdown_delay
         self._is_replacing = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in END_SIGNALS:
             signal.signal(number, self._note)
         self._shares = Shares()
         # Uvicorn lets nobody choose the class.
         multiprocess.Process = self._worker  # type: ignore[misc,assignment]  # called, not derived
 
     def _worker(self, config: uvicorn.Config, sockets: list[socket.socket]) -> Worker:
+        return Worker(config, sockets, self._shares, seat=self._free_seats()[0])
+
+    def _free_seats(self) -> list[int]:
         taken = {
             worker.seat
             for worker in self.processes
@@ -129,15 +136,24 @@ class Supervisor(Multiprocess):
         for seat in free:
             # A killed one has not left it.
             self._shares.leave(seat)
-        seat = free[0]
-        return Worker(config, sockets, self._shares, seat=seat)
+        return free
 
     def _note(self, number: int, _: object) -> None:
         self.signal_queue.append(number)
         if self._is_replacing:
             self.should_exit.set()
 
+    def handle_signals(self) -> None:
+        # Those that end go before those that replace, and empty the queue at times.
+        while self.signal_queue:
+            number = min(self.signal_queue, key=lambda one: one not in END_SIGNALS)
+            self.signal_queue.remove(number)
+            name = signal.Signals(number).name.removeprefix("SIG").lower()
+            getattr(self, f"handle_{name}", lambda: None)()
+
     def restart_all(self) -> None:
+        if self.should_exit.is_set():
+            return
         # While it waits for workers, uvicorn's looks at this event alone. The signal itself is
         # handled afterwards, and may have a delay.
         self._is_replacing = True
@@ -146,6 +162,7 @@ class Supervisor(Multiprocess):
         finally:
             self._is_replacing = False
             self.should_exit.clear()
+            self._free_seats()
 
     def handle_term(self) -> None:
         self._send(NOT_READY_SIGNAL)

@@ -93,8 +93,11 @@ def in_words(error: BaseException) -> str | None:
     """What an operator can do about a fault of the database; None if it is a bug."""
     if (hint := _hint(error)) is not None:
         return hint
-    if isinstance(as_error(error), DatabaseUnavailable):
-        return "the database does not answer. Check DATABASE_URL and the server."
+    match as_error(error):
+        case Overloaded():
+            return "others keep a row or a table of the database; try again."
+        case DatabaseUnavailable():
+            return "the database does not answer. Check DATABASE_URL and the server."
     return None
 
 

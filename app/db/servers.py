@@ -158,7 +158,7 @@ async def fault_within(seconds: float, asking: Coroutine[Any, Any, None]) -> Bas
         # Whatever comes of it is looked at: else asyncio would tell of it.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         task.cancel()
-    return task.exception() if task.done() else TimeoutError()
+    return TimeoutError() if not task.done() or task.cancelled() else task.exception()
 
 
 async def _ask(server: Server, open_one: Open) -> None:

@@ -7,6 +7,7 @@ import select
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -269,6 +270,18 @@ async def test_an_answer_that_is_taken_in_slowly_is_given_in_full(impatient: str
     assert time.monotonic() - started > 4 * http_protocol.SLOW_AFTER_SECONDS
 
 
+async def test_an_answer_of_many_megabytes_may_be_taken_in_steadily(impatient: str) -> None:
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60
+    taken = 0
+    async with connected(impatient) as connection:
+        await connection.send(requests)
+        # Less in a second than the kernel keeps for a client, but far more than 4 KiB.
+        for _ in range(75):
+            taken += len(await connection.reader.readexactly(20_000))
+            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.02)
+    assert taken == 1_500_000
+
+
 async def test_an_idle_connection_between_two_requests_is_kept(impatient: str) -> None:
     async with connected(impatient) as connection:
         await connection.send(HEAD + b"\r\n")
@@ -318,6 +331,51 @@ async def test_who_still_sends_can_read_why_it_is_refused(alice: Account, framin
         for _ in range(80):
             await connection.send(b"186a0\r\n" + b" " * 100_000)
         assert (await connection.rest()).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("behind", [HEAD + b"\r\n", b"zzz\r\n"])
+async def test_nothing_is_begun_behind_an_answer_that_ends_the_connection(
+    alice: Account, log_lines: list[dict[str, Any]], behind: bytes
+) -> None:
+    # Refused before its body has come.
+    first = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
+    )
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(first)
+        head, _ = await connection.answer()
+        assert head.startswith(b"http/1.1 401 ")
+        await connection.send(b"12345" + behind)
+        assert await connection.rest() == b""
+    assert [line["status"] for line in log_lines if line["event"] == "request"] == [401]
+    assert {line["log_level"] for line in log_lines} == {"info"}
+
+
+async def test_what_comes_behind_the_last_request_of_a_connection_is_not_begun(
+    alice: Account, log_lines: list[dict[str, Any]]
+) -> None:
+    last = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    broken = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n"
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(last + broken)
+        assert (await connection.rest()).count(b"HTTP/1.1 ") == 1
+    assert [line["status"] for line in log_lines if line["event"] == "request"] == [200]
+
+
+async def test_who_goes_on_sending_for_long_is_cut_off(
+    alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.2)
+    head = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(head + b"Transfer-Encoding: chunked\r\n\r\n")
+
+        async def send_on() -> None:
+            while True:
+                await connection.send(b"1\r\n \r\n")
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_on(), 10)
 
 
 async def test_a_stream_to_http_1_0_is_not_chunked_and_ends_with_the_connection(

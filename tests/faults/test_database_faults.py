@@ -14,7 +14,7 @@ from app.accounts.credentials import LOGIN_PREFIX
 from app.core.errors import APIError, DatabaseUnavailable, InternalError, NotFound, Overloaded
 from app.core.security import new_token
 from app.core.settings import Settings
-from app.db.errors import as_error
+from app.db.errors import as_error, in_words
 from app.db.session import Database
 from app.main import create_app
 from tests.conftest import NewDatabase
@@ -302,3 +302,22 @@ def test_what_passes_is_a_503_and_a_bug_is_a_500(
     exception: Exception, expected: type[APIError]
 ) -> None:
     assert type(as_error(exception)) is expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (asyncpg.LockNotAvailableError(""), "try again"),
+        (PoolTimeoutError(), "try again"),
+        (ConnectionRefusedError(), "does not answer"),
+        (asyncpg.InvalidPasswordError(""), "let this user in"),
+        (asyncpg.UndefinedTableError(""), "taskflow migrate"),
+        (asyncpg.InsufficientPrivilegeError(""), "Grant"),
+    ],
+)
+def test_operators_are_told_what_to_do(fault: Exception, words: str) -> None:
+    assert words in str(in_words(fault))
+
+
+def test_a_bug_is_not_put_into_words() -> None:
+    assert in_words(asyncpg.UndefinedColumnError("")) is None

@@ -166,6 +166,8 @@ def test_a_signal_to_end_is_heeded_while_workers_are_replaced(new_database: NewD
         started_workers(service, 4)
         service.process.send_signal(signal.SIGHUP)
         eventually(lambda: service.output().count("Started server process") == 5)
+        # The second comes while the first is waited with.
+        service.process.send_signal(signal.SIGTERM)
         assert service.stop(signal.SIGTERM) == 0, service.output()
         # Of four only the one that was being replaced has been.
         assert service.output().count("Started server process") <= 6
