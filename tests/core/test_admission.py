@@ -15,7 +15,7 @@ from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
 from tests.conftest import NewDatabase
-from tests.core.test_connections import connected
+from tests.core.connections import connected
 from tests.observability.support import Samples
 from tests.support import Account, assert_error, make_account, served, service_settings
 

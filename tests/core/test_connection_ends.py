@@ -1,0 +1,238 @@
+"""When a connection ends: slow clients, last answers, and the end of the service."""
+
+import asyncio
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from app.core import http_protocol
+from app.core.settings import Settings
+from app.main import create_app
+from tests.core.connections import HEAD, UPGRADE, connected
+from tests.support import Account, served
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[str]:
+    """A service of its own that cuts off slow senders after a moment."""
+    monkeypatch.setattr(http_protocol, "SLOW_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "CHECK_EVERY_SECONDS", 0.1)
+    with served(create_app(settings)) as base_url:
+        yield base_url
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"GET /hea", id="part of a line"),
+        pytest.param(HEAD + b"X-Slow: ", id="part of a header"),
+        pytest.param(HEAD + b"\r\n" + HEAD, id="part of a second request"),
+    ],
+)
+async def test_a_head_that_does_not_come_ends_the_connection(impatient: str, sent: bytes) -> None:
+    async with connected(impatient) as connection:
+        await connection.send(sent)
+        assert b"HTTP/1.1 408 Request Timeout\r\n" in await connection.rest()
+
+
+async def test_a_body_that_does_not_come_ends_the_connection(impatient: str) -> None:
+    request = b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    async with connected(impatient) as connection:
+        await connection.send(request + b"Content-Length: 100\r\n\r\n{")
+        assert await connection.rest() == b""
+
+
+async def test_a_body_that_does_not_come_behind_an_answer_gets_no_second_answer(
+    impatient: str,
+) -> None:
+    request = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    async with connected(impatient) as connection:
+        await connection.send(request + b"Content-Length: 100\r\n\r\n{")
+        head, _ = await connection.answer()
+        assert head.startswith(b"http/1.1 401 ")
+        assert await connection.rest() == b""
+
+
+async def test_a_body_that_comes_in_drops_ends_the_connection(impatient: str) -> None:
+    request = b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    async with connected(impatient) as connection:
+        await connection.send(request + b"Content-Length: 1000000\r\n\r\n")
+        ended = asyncio.create_task(connection.rest())
+        started = time.monotonic()
+        while not ended.done():
+            with contextlib.suppress(ConnectionError):
+                await connection.send(b" ")
+            await asyncio.wait({ended}, timeout=0.02)
+            assert time.monotonic() - started < 10
+        with contextlib.suppress(ConnectionError):
+            await ended
+
+
+async def test_a_body_that_came_fast_at_first_may_not_be_silent_for_longer(
+    alice: Account, impatient: str
+) -> None:
+    head = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\nContent-Length: 1000000\r\n\r\n" % alice.token.encode()
+    )
+    async with connected(impatient) as connection:
+        await connection.send(head + b" " * 999_000)
+        started = time.monotonic()
+        await connection.rest()
+        assert time.monotonic() - started < 5
+
+
+async def test_an_answer_that_nobody_takes_in_ends_the_connection(impatient: str) -> None:
+    # Far more than the kernel keeps for a client.
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 300
+    with socket.create_connection(_address(impatient)) as connection:
+        connection.sendall(requests)
+        is_reset = select.poll()
+        is_reset.register(connection, 0)
+        loop = asyncio.get_running_loop()
+        assert await loop.run_in_executor(None, is_reset.poll, 10_000)
+
+
+async def test_an_answer_that_is_taken_in_slowly_is_given_in_full(impatient: str) -> None:
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20
+    started = time.monotonic()
+    async with connected(impatient) as connection:
+        await connection.send(requests)
+        for _ in range(20):
+            head, _ = await connection.answer()
+            assert head.startswith(b"http/1.1 200 ")
+            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.05)
+    # Longer than a client may be silent.
+    assert time.monotonic() - started > 4 * http_protocol.SLOW_AFTER_SECONDS
+
+
+async def test_an_answer_of_many_megabytes_may_be_taken_in_steadily(impatient: str) -> None:
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60
+    taken = 0
+    async with connected(impatient) as connection:
+        await connection.send(requests)
+        # Less in a second than the kernel keeps for a client, but far more than 4 KiB.
+        for _ in range(75):
+            taken += len(await connection.reader.readexactly(20_000))
+            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.02)
+    assert taken == 1_500_000
+
+
+async def test_an_idle_connection_between_two_requests_is_kept(impatient: str) -> None:
+    async with connected(impatient) as connection:
+        await connection.send(HEAD + b"\r\n")
+        await connection.answer()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.6):
+                await connection.reader.read(1)
+        await connection.send(HEAD + b"\r\n")
+        head, _ = await connection.answer()
+        assert head.startswith(b"http/1.1 200 ")
+
+
+async def test_while_the_service_ends_an_idle_connection_takes_one_more_request(
+    settings: Settings,
+) -> None:
+    with contextlib.ExitStack() as service:
+        base_url = service.enter_context(served(create_app(settings)))
+        async with (
+            connected(base_url) as busy,
+            connected(base_url) as idle,
+            connected(base_url) as new,
+        ):
+            for connection in (busy, idle):
+                await connection.send(HEAD + b"\r\n")
+                assert b"connection: close" not in (await connection.answer())[0]
+            ending = asyncio.get_running_loop().run_in_executor(None, service.close)
+            await _refuses_connections(base_url)
+            # An upgrade is no exception, and neither is a connection's first request.
+            for connection, extra in ((busy, b""), (new, UPGRADE)):
+                await connection.send(HEAD + extra + b"\r\n")
+                head, _ = await connection.answer()
+                assert head.startswith(b"http/1.1 200 ")
+                assert b"connection: close" in head
+            assert await busy.rest() == b""
+            assert await idle.rest() == b""
+            await ending
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 8000000\r\n", b"Expect: 100-continue\r\n"])
+async def test_who_still_sends_can_read_why_it_is_refused(alice: Account, framing: bytes) -> None:
+    head = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + framing
+    if b"Length" not in framing:
+        head += b"Transfer-Encoding: chunked\r\n"
+    async with connected(str(alice.client.base_url)) as connection:
+        # Without a credential. What is sent would not fit into the kernel's buffers.
+        await connection.send(head + b"\r\n")
+        for _ in range(80):
+            await connection.send(b"186a0\r\n" + b" " * 100_000)
+        assert (await connection.rest()).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("behind", [HEAD + b"\r\n", b"zzz\r\n"])
+async def test_nothing_is_begun_behind_an_answer_that_ends_the_connection(
+    alice: Account, log_lines: list[dict[str, Any]], behind: bytes
+) -> None:
+    # Refused before its body has come.
+    first = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
+    )
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(first)
+        head, _ = await connection.answer()
+        assert head.startswith(b"http/1.1 401 ")
+        await connection.send(b"12345" + behind)
+        assert await connection.rest() == b""
+    assert [line["status"] for line in log_lines if line["event"] == "request"] == [401]
+    assert {line["log_level"] for line in log_lines} == {"info"}
+
+
+async def test_what_comes_behind_the_last_request_of_a_connection_is_not_begun(
+    alice: Account, log_lines: list[dict[str, Any]]
+) -> None:
+    last = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    broken = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n"
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(last + broken)
+        assert (await connection.rest()).count(b"HTTP/1.1 ") == 1
+    assert [line["status"] for line in log_lines if line["event"] == "request"] == [200]
+
+
+async def test_who_goes_on_sending_for_long_is_cut_off(
+    alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.2)
+    head = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(head + b"Transfer-Encoding: chunked\r\n\r\n")
+
+        async def send_on() -> None:
+            while True:
+                await connection.send(b"1\r\n \r\n")
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_on(), 10)
+
+
+def _address(base_url: str) -> tuple[str, int]:
+    address = urlsplit(base_url)
+    return str(address.hostname), address.port or 0
+
+
+async def _refuses_connections(base_url: str) -> None:
+    """Return when the service has stopped listening."""
+    address = urlsplit(base_url)
+    async with asyncio.timeout(10):
+        while True:
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex((str(address.hostname), address.port or 0)) != 0:
+                    return
+            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.02)
