@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 
 from app.core.errors import DatabaseUnavailable
 from app.db.errors import as_error
-from app.db.servers import NoSuitableServer, NotLetIn, Server, Servers, Silent
+from app.db.servers import NoSuitableServer, NotLetIn, Server, Servers, Silent, fault_within
 from app.db.session import Database
 from tests.conftest import NewDatabase
 from tests.support import service_settings
@@ -124,3 +124,22 @@ async def test_connections_that_ended_while_they_were_idle_cost_nobody_anything(
     assert all(await asyncio.gather(answers(database), answers(database)))
     await other.close()
     await database.close()
+
+
+async def test_who_stops_asking_whether_a_server_answers_leaves_nothing_behind() -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def no_answer() -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    asking = asyncio.create_task(fault_within(60, no_answer()))
+    await asked.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await asyncio.wait_for(ended.wait(), 10)
+    assert isinstance(await fault_within(0.01, no_answer()), TimeoutError)
