@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic_core import PydanticCustomError
-from sqlalchemy import ColumnElement, Text, and_, cast, func, literal_column, type_coerce
+from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal_column, type_coerce
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from app.tasks.models import Task
@@ -77,9 +77,15 @@ def finds(
     Each term is a condition of its own: one in which PostgreSQL sees no word finds nothing, where
     in a query of all terms it would be left out.
     """
-    queries = [_phrase(term) for term in required]
+    conditions = [_holds(_phrase(term)) for term in required]
     if prefix is not None:
-        queries.append(_phrase_prefix(prefix))
-    conditions = [Task.search.bool_op("@@")(query) for query in queries]
-    without = [~Task.search.bool_op("@@")(_phrase(term)) for term in excluded]
+        start = _phrase_prefix(prefix)
+        # The index is not used for what IS TRUE. See the migration that made `is_common`.
+        unindexed = _holds(start).is_(True)
+        conditions.append(case((func.is_common(start), unindexed), else_=_holds(start)))
+    without = [~_holds(_phrase(term)) for term in excluded]
     return and_(*conditions, *without)
+
+
+def _holds(query: ColumnElement[str]) -> ColumnElement[bool]:
+    return Task.search.bool_op("@@")(query)

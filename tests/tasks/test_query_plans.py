@@ -175,6 +175,40 @@ async def test_a_rare_word_or_tag_is_found_without_a_look_at_the_other_tasks(
     assert scan.get("Rows Removed by Index Recheck", 0) == 0
 
 
+def words_looked_up(plan: list[dict[str, Any]]) -> str:
+    """What the index of words was asked for."""
+    return " ".join(
+        node["Index Cond"]
+        for node in plan
+        if node.get("Index Name") == "ix_tasks_owner_id_search_tags"
+    )
+
+
+# Of a common word the index would read where it stands in all tasks that there are.
+@pytest.mark.parametrize(
+    ("q", "looked_up"), [("tas", False), ('"rare" tas', False), ('"task" rar', True)]
+)
+async def test_the_start_of_a_word_is_looked_up_unless_it_is_common(
+    filled_database_url: str, q: str, *, looked_up: bool
+) -> None:
+    query = TaskQuery.model_validate({"q": q, "count": False})
+    plan = await read_plan(filled_database_url, query)
+
+    assert (":*" in words_looked_up(plan)) == looked_up
+    (scan,) = [node for node in plan if node.get("Relation Name") == "tasks"]
+    assert scan["Actual Rows"] == (21 if q == "tas" else 5)
+
+
+async def test_no_word_is_common_before_there_are_statistics(new_database: NewDatabase) -> None:
+    connection = await asyncpg.connect(new_database())
+    try:
+        is_common = await connection.fetchval("SELECT is_common('tas:*')")
+    finally:
+        await connection.close()
+
+    assert not is_common
+
+
 @pytest.mark.parametrize("sort", ["due", "-due"])
 async def test_what_is_due_in_a_month_is_read_from_its_part_of_the_index(
     filled_database_url: str, sort: str
