@@ -12,12 +12,12 @@ from urllib.parse import parse_qs
 import asyncpg
 
 from app.accounts.credentials import SCOPES, Actor, values_of_actor
+from app.db.statements import Statement
 from app.tasks import queries
 from app.tasks.filters import given, values_by_parameter, without_values
 from app.tasks.schemas import TaskQuery
 from tests.bench.data import Person
 
-MODES = ("custom", "generic")
 _REPEATS = 5
 _MANY = {"status", "priority", "tag"}
 _NODE = re.compile(r"^ *(?:->  )?([A-Z][\w -]*?)(?: (?:using|on) .*?)?  \(cost=")
@@ -66,8 +66,8 @@ def _actor(person: Person, credential_id: int) -> Actor:
     return Actor(user_id=person.id, credential_id=credential_id, scopes=frozenset(SCOPES))
 
 
-def statement_of(parameters: str, actor: Actor) -> tuple[str, Sequence[Any]]:
-    """The SQL that the service sends for a list with these query parameters, and its values."""
+def statement_of(parameters: str, actor: Actor) -> tuple[Statement, Sequence[Any]]:
+    """What the service sends for a list with these query parameters, and its values."""
     pairs = parse_qs(parameters)
     query = TaskQuery.model_validate(
         {name: values if name in _MANY else values[0] for name, values in pairs.items()}
@@ -82,7 +82,7 @@ def statement_of(parameters: str, actor: Actor) -> tuple[str, Sequence[Any]]:
     )
     values = {**values_by_parameter(filters), **values_of_actor(actor), "offset": query.offset}
     statement = queries.select_page(page)
-    return statement.sql, statement.arguments(values)
+    return statement, statement.arguments(values)
 
 
 class Explainer:
@@ -93,17 +93,21 @@ class Explainer:
         self._said: list[str] = []
         connection.add_log_listener(lambda _, message: self._said.append(str(message.message)))
 
-    async def plan(self, parameters: str, person: Person, mode: str) -> Plan:
-        """The plan of a list's statement; the time is the median of a few executions."""
+    async def plan(self, parameters: str, person: Person) -> Plan:
+        """The plan of a list's statement; the time is the median of a few executions.
+
+        It is the plan for these values, or that for all values, whichever the service uses.
+        """
         credential = await self._connection.fetchval(
             "SELECT id FROM credentials WHERE user_id = $1", person.id
         )
-        sql, arguments = statement_of(parameters, _actor(person, credential))
+        statement, arguments = statement_of(parameters, _actor(person, credential))
+        mode = "custom" if statement.planned_anew else "generic"
         await self._connection.execute(f"SET plan_cache_mode = force_{mode}_plan")
         plans = []
         for _ in range(_REPEATS):
             self._said.clear()
-            await self._connection.fetch(sql, *arguments)
+            await self._connection.fetch(statement.sql, *arguments)
             # The driver has asked for types before, perhaps.
             said = next(one for one in reversed(self._said) if "\nLimit" in one)
             duration = float(said.split()[1])
