@@ -67,14 +67,17 @@ async def test_creating_while_the_account_closes_is_a_201_or_a_401_and_leaves_no
     assert await rows_of(database, ada) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "once"}])
 async def test_a_task_for_an_account_that_closes_meanwhile_is_a_401(
-    ada: Account, database: Database
+    ada: Account, database: Database, headers: dict[str, str]
 ) -> None:
     async with database.transaction() as session:
         # The account is gone in a transaction that is not committed yet: the insertion still sees
         # a live credential, and its foreign key waits for us.
         await session.execute(text("DELETE FROM users WHERE id = :id"), {"id": ada.id})
-        creating = asyncio.create_task(ada.client.post("/api/v1/tasks", json={"title": "Late"}))
+        creating = asyncio.create_task(
+            ada.client.post("/api/v1/tasks", json={"title": "Late"}, headers=headers)
+        )
         waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
         while not await session.scalar(waiting):
             assert not creating.done()

@@ -8,11 +8,21 @@ import pytest
 from sqlalchemy import text
 
 from app.accounts.credentials import Actor, ActorCache
-from app.core.security import is_well_formed_token, new_token
+from app.core.security import PasswordHasher, is_well_formed_token, new_token
 from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
-from tests.support import Account, assert_error, http_client, served, statements_of
+from tests.conftest import NewAccount
+from tests.support import (
+    CHEAP_HASH,
+    PASSWORD,
+    Account,
+    assert_error,
+    http_client,
+    run_sql,
+    served,
+    statements_of,
+)
 
 ENDINGS = {
     "revoked": "UPDATE credentials SET revoked_at = now() WHERE id = :id",
@@ -110,6 +120,36 @@ async def test_after_its_end_a_credential_learns_nothing_about_the_rest_of_the_r
         method, path, content=body, headers={"Content-Type": "application/json"}
     )
     assert_error(response, 401, "unauthenticated")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("password", {"current_password": PASSWORD, "new_password": "a new password"}),
+        ("close", {"password": PASSWORD}),
+    ],
+)
+async def test_a_credential_that_ends_while_the_password_is_checked_changes_nothing(
+    new_account: NewAccount,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, str],
+) -> None:
+    account = await new_account(password_hash=CHEAP_HASH)
+    verify = PasswordHasher.verify
+
+    async def verify_while_it_ends(*arguments: Any) -> Any:
+        ending = f"UPDATE credentials SET revoked_at = now() WHERE id = {account.credential_id}"  # noqa: S608 - a number of ours
+        run_sql(settings.required_database_url, ending)
+        return await verify(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PasswordHasher, "verify", verify_while_it_ends)
+        response = await account.client.post(f"/api/v1/users/me/{path}", json=body)
+
+    assert_error(response, 401, "unauthenticated")
+    assert await account.log_in()
 
 
 async def test_a_revocation_holds_on_every_process_with_the_next_request(

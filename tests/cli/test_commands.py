@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy.engine import URL, make_url
+from structlog.testing import capture_logs
 
 from app import __version__
 from app.main import create_app
@@ -121,14 +122,18 @@ def test_deactivating_holds_at_once_and_activating_lets_in_again(
         made = client.post("/api/v1/api-keys", json={"name": "m", "scopes": ["tasks:read"]})
         key = {"Authorization": f"Bearer {made.json()['data']['key']}"}
         assert client.get("/api/v1/tasks", headers=key).status_code == 200
-        assert run("users", "deactivate", "ADA@example.com").returncode == 0
+        with capture_logs() as lines:
+            assert run("users", "deactivate", "ADA@example.com").returncode == 0
+        assert [line["event"] for line in lines] == ["account_deactivated"]
         assert client.get("/api/v1/tasks").status_code == 401
         assert client.post("/api/v1/tasks", json={"title": "x"}).status_code == 401
         assert client.get("/api/v1/tasks", headers=key).status_code == 401
         assert log_in(client, "ada").status_code == 400
         assert "no" in run("users", "list").stdout
 
-        assert run("users", "activate", "ada").returncode == 0
+        with capture_logs() as lines:
+            assert run("users", "activate", "ada").returncode == 0
+        assert [line["event"] for line in lines] == ["account_activated"]
         assert client.get("/api/v1/tasks").status_code == 401
         assert client.get("/api/v1/tasks", headers=key).status_code == 401
         assert log_in(client, "ada").status_code == 200

@@ -109,6 +109,12 @@ async def test_the_surplus_is_refused_in_the_envelope_and_probes_pass(
     # Without these headers the page could not even see that it was refused.
     assert_error(shown, 503, "overloaded")
     assert shown.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+    assert "X-Request-ID" in shown.headers["Access-Control-Expose-Headers"]
+    assert shown.headers["Vary"] == "Origin"
+    from_another = {"Origin": "https://evil.example.com"}
+    hidden = await dora.client.get("/api/v1/users/me", headers=from_another)
+    assert_error(hidden, 503, "overloaded")
+    assert not [name for name in hidden.headers if name.startswith("access-control")]
     for probe in ("/health", "/health/ready", "/metrics"):
         assert (await dora.client.get(probe)).status_code == 200
 
@@ -117,7 +123,7 @@ async def test_the_surplus_is_refused_in_the_envelope_and_probes_pass(
     assert (await dora.client.get("/api/v1/users/me")).status_code == 200
     after = Samples.of((await dora.client.get("/metrics")).text)
     name = "taskflow_refused_requests_total"
-    assert after.total(name) - before.total(name) == 2
+    assert after.total(name) - before.total(name) == 3
 
 
 async def test_clients_that_are_slow_to_send_keep_nobody_out(

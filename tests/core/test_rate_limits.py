@@ -231,6 +231,31 @@ async def test_a_right_guess_that_wrong_ones_overtake_is_not_let_in(
         assert_error(await right, 429, "rate_limited")
 
 
+async def test_a_guess_that_its_client_does_not_wait_for_counts(
+    service_with: ServiceWith, new_account: NewAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = service_with(rate_limit_login="1/minute")
+    account = await new_account(password_hash=CHEAP_HASH)
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def verify_without_end(*_: Any) -> Any:
+        loop.call_soon_threadsafe(asked.set)
+        await asyncio.Event().wait()
+
+    async with caller(url) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(PasswordHasher, "verify", verify_without_end)
+            guess = asyncio.create_task(log_in(client, account.username, "wrong"))
+            await asked.wait()
+            guess.cancel()
+            await asyncio.wait([guess])
+        async with asyncio.timeout(10):
+            # A right password takes nothing from the limit.
+            while (await log_in(client, account.username, PASSWORD)).status_code != 429:
+                pass
+
+
 @pytest.mark.parametrize(
     ("path", "field"),
     [("/api/v1/users/me/password", "current_password"), ("/api/v1/users/me/close", "password")],

@@ -57,6 +57,18 @@ async def test_a_task_is_created_then_replaced_and_absent_fields_take_their_defa
     }
 
 
+async def test_of_two_conditions_both_must_hold(alice: Account) -> None:
+    task = (await put(alice, "a", {"title": "Water"})).json()["data"]
+    now, other = f'"{task["id"]}-1"', f'"{task["id"]}-9"'
+    for if_match, if_none_match in ((other, other), (now, now), (other, now)):
+        conditions = {"If_Match": if_match, "If_None_Match": if_none_match}
+        refused = await put(alice, "a", {"title": "Prune"}, **conditions)
+        assert_error(refused, 412, "version_conflict")
+    done = await put(alice, "a", {"title": "Prune"}, If_Match=now, If_None_Match=other)
+    assert done.json()["data"]["title"] == "Prune"
+    assert done.json()["data"]["version"] == 2
+
+
 async def test_equal_content_keeps_the_version(alice: Account) -> None:
     body = {"title": "Water", "status": "completed", "tags": ["a", "b"], "metadata": {"a": [1]}}
     first = await put(alice, "e", body)

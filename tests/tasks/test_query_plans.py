@@ -280,17 +280,22 @@ async def test_a_list_with_filters_is_planned_for_the_values_of_each_request(
 ) -> None:
     query = TaskQuery.model_validate(fields | {"count": False, "per_page": 7})
     filters = given(query)
-    page = queries.Page(queries.Listed(without_values(filters)), query.sort, 7, counted=False)
-    statement = queries.select_page(page)
+    listed = queries.Listed(without_values(filters))
+    page = queries.Page(listed, query.sort, 7, counted=False)
     values = values_by_parameter(filters) | values_of_actor(OWNER)
+    values |= dict(zip(queries.NOW, (datetime.now(UTC), datetime.now(UTC).date()), strict=True))
     settings = service_settings(filled_database_url, database_pool_size=1)
     database = Database(settings)
     try:
-        for _ in range(7):
-            await database.fetch(statement, values)
-        plans = text("SELECT generic_plans FROM pg_prepared_statements WHERE statement = :sql")
-        rows = await database.fetch(Statement(plans), {"sql": statement.sql})
+        for statement in (
+            queries.select_page(page),
+            queries.count_listed(listed),
+            queries.count_by_status_and_priority(without_values(filters)),
+        ):
+            for _ in range(7):
+                await database.fetch(statement, values)
+            plans = text("SELECT generic_plans FROM pg_prepared_statements WHERE statement = :sql")
+            rows = await database.fetch(Statement(plans), {"sql": statement.sql})
+            assert len([row for row in rows if row["generic_plans"] > 0]) == kept, statement.sql
     finally:
         await database.close()
-
-    assert len([row for row in rows if row["generic_plans"] > 0]) == kept
