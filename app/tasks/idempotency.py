@@ -301,7 +301,9 @@ def delete_expired_keys(at_once: int) -> Delete:
         .limit(at_once)
         # A key that is just being taken over is not expired any more.
         .with_for_update(skip_locked=True)
+        # As a subquery it could be run more than once, and find others each time.
+        .cte("expired")
     )
     return delete(IdempotencyKey).where(
-        tuple_(IdempotencyKey.owner_id, IdempotencyKey.key).in_(expired)
+        tuple_(IdempotencyKey.owner_id, IdempotencyKey.key).in_(select(*expired.c))
     )
