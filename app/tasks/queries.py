@@ -143,7 +143,9 @@ def update_task(changed: frozenset[str]) -> Statement:
     That is why two patches of different fields both stand. A patch that changes nothing keeps the
     version and `updated_at`.
     """
-    values = _merged({name: PARAMETERS[name] for name in sorted(changed)})
+    # Metadata last: while another column tells that something changes, they are merged but once.
+    in_order = sorted(changed, key=lambda name: (name == "metadata", name))
+    values = _merged({name: PARAMETERS[name] for name in in_order})
     return Statement(
         update(Task)
         .where(Task.id == TASK_ID, visible_to(ANY_ACTOR), _IN_VERSION)
