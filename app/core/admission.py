@@ -9,7 +9,6 @@ soon as the head of a request is read, and no task, no middleware and no line of
 """
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from starlette.types import Scope
 from app.core.errors import Overloaded, error_body
 from app.core.metrics import REFUSED_REQUESTS
 from app.core.middleware import DEFAULT_HEADERS, EXPOSED_HEADERS, request_id_of
+from app.core.strict_json import compact_json
 from app.core.tracing import PROBES
 
 STATE_KEY = "taskflow.admission"
@@ -115,7 +115,7 @@ def admission_of(state: Mapping[str, Any]) -> Admission | None:
 def _body_of_any_id() -> bytes:
     request = Request({"type": "http", "taskflow.request_id": "%s"})
     body = error_body(request, code=Overloaded.code, message=Overloaded.message)
-    return json.dumps(body, separators=(",", ":")).encode()
+    return compact_json(body).encode()
 
 
 def _head_of_all() -> bytes:

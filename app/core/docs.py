@@ -6,7 +6,6 @@ The page runs under a policy that lets it load and call only this service.
 import base64
 import gzip
 import hashlib
-import json
 import mimetypes
 import re
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 
 from app.core.errors import NotFound
+from app.core.strict_json import compact_json
 
 SWAGGER_UI = Path(__file__).parent / "swagger_ui"
 CONTENT_SECURITY_POLICY = (
@@ -97,7 +97,7 @@ def install_docs(app: FastAPI) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     async def show_openapi_document(request: Request) -> Response:
         if not documents:
-            body = json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+            body = compact_json(app.openapi()).encode()
             documents.append(Asset.of(body, "application/json"))
         return documents[0].answer(request)
 

@@ -27,6 +27,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from app import __version__
+from app.core.processes import is_alive
 from app.core.settings import InvalidSettings
 
 # How old what other workers tell of this moment, such as requests under way, can be.
@@ -216,7 +217,7 @@ class Metrics:
             return generate_latest(_Text([os.getpid()], REGISTRY.collect()))
         files = [file for file in Path(self._folder).glob("*.db") if file.stat().st_size]
         workers = {int(file.stem.rpartition("_")[2]) for file in files}
-        live = [pid for pid in workers if _is_alive(pid)]
+        live = [pid for pid in workers if is_alive(pid)]
         for pid in workers.difference(live):
             # What it counted stays, or counters would fall. What it was doing has ended.
             with suppress(FileNotFoundError):
@@ -254,16 +255,6 @@ def _process_metrics(processes: list[int]) -> Iterable[Metric]:
             value = together(total.value, sample.value)
             totals[metric.name].samples = [total._replace(value=value)]
     return totals.values()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 @contextmanager

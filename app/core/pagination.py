@@ -18,6 +18,7 @@ from app.core.endpoints import query_pairs
 from app.core.errors import ValidationFailed
 from app.core.responses import FieldError
 from app.core.schemas import Flag, InputModel
+from app.core.strict_json import compact_json
 
 CURSOR_MAX_LENGTH = 4096
 CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
@@ -97,7 +98,7 @@ class CursorSigner:
 
     def make(self, position: Sequence[Any], binding: object) -> str:
         """A cursor at `position`, of JSON values, for the list that `binding` stands for."""
-        content = json.dumps(position, ensure_ascii=False, separators=(",", ":")).encode()
+        content = compact_json(position).encode()
         signed = content + self._signature(self._keys[0], content, binding)
         return self._as_text(signed)
 

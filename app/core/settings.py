@@ -26,7 +26,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 MINIMUM_SECRET_KEY_LENGTH = 32
 MINIMUM_PRODUCTION_PASSWORD_LENGTH = 8
 MAXIMUM_PORT = 65_535
-HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(?P<port>\d{1,5}))?")
+HOST_AND_PORT = re.compile(
+    r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*))(?::(?P<port>\d{1,5}))?"
+)
 # Of libpq's, those that asyncpg knows.
 PARAMETERS_WITH_VALUES = {
     "sslmode": {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"},

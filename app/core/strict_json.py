@@ -1,4 +1,4 @@
-"""JSON as this service reads it, whether it comes as a body or in a file."""
+"""JSON as this service reads it, whether it comes as a body or in a file, and as it keeps it."""
 
 import json
 from collections import Counter
@@ -8,6 +8,9 @@ from pydantic_core import from_json
 
 from app.core.errors import MalformedJSON, ValidationFailed, field_errors
 from app.core.responses import FieldError
+
+compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""JSON as it is stored and measured. Raises `ValueError` for what is too long a number."""
 
 
 def read_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything

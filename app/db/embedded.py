@@ -5,7 +5,6 @@ in `postgres.log.1`) and `lock`. Who holds the lock runs the server; everybody e
 For Linux and macOS: the lock is flock(2).
 """
 
-import errno
 import fcntl
 import os
 import pwd
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from app.core.processes import is_alive
 from app.db import programs
 from app.db.programs import (
     Account,
@@ -179,7 +179,7 @@ def _take_lock(lock: int, data_dir: Path, notify: Notify) -> tuple[int | None, i
         line = os.pread(lock, 100, 0).decode()
         ready = re.fullmatch(r"(\d+) (\d+)\n", line)
         # A dead owner's line is one that the new owner is about to overwrite.
-        if ready and _is_alive(int(ready[1])):
+        if ready and is_alive(int(ready[1])):
             return int(ready[1]), int(ready[2])
         if time.monotonic() > deadline:
             pid = line.partition(" ")[0].strip()
@@ -192,14 +192,6 @@ def _take_lock(lock: int, data_dir: Path, notify: Notify) -> tuple[int | None, i
             notify("Waiting for the PostgreSQL that another process is starting …")
             told = True
         time.sleep(POLL)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return True
 
 
 def _prepare_cluster(data_dir: Path, server: Server, notify: Notify, *, throwaway: bool) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import asyncpg
 import structlog
 
+from app.core.settings import HOST_AND_PORT
 from app.db.instrumentation import MeasuredConnection, MeasuredPool
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 # Twice the first and once the second are less than the two seconds within which clients are told.
 LOOK_EVERY_SECONDS = 0.2
 ANSWER_WITHIN_SECONDS = 1.0
-HOST_AND_PORT = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d+))?")
 
 log = structlog.stdlib.get_logger("taskflow.database")
 
@@ -97,7 +97,10 @@ def _servers_of(url: str) -> Sequence[Server]:
     if len(found) == 1:
         return [Server()]
     return [
-        Server(unquote(one[1] or one[2]) or None, int(one[3]) if one[3] else None)
+        Server(
+            unquote(one["address"] or one["host"]) or None,
+            int(one["port"]) if one["port"] else None,
+        )
         for one in found
         if one is not None
     ]

@@ -4,7 +4,6 @@ SQLAlchemy takes longer to build and to execute a statement than PostgreSQL take
 every request runs is built once with `bindparam`s, and only its values are new.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,11 +11,10 @@ from sqlalchemy import Enum, Executable
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql.elements import BindParameter, ClauseElement
 
+from app.core.strict_json import compact_json
+
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
-
-compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""JSON as it is stored and measured. Raises `ValueError` for what is too long a number."""
 
 DIALECT = asyncpg.dialect(json_serializer=compact_json)  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 

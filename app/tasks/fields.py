@@ -10,7 +10,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.core.bounds import MAXIMUM_ID, NO_NUL
 from app.core.schemas import DateInput, InstantInput, canonical_id, each_once, not_blank
-from app.db.statements import compact_json
+from app.core.strict_json import compact_json
 from app.tasks.errors import TaskNotFound
 from app.tasks.models import (
     DESCRIPTION_MAX_LENGTH,

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from app.core.strict_json import compact_json
 from app.tasks.models import Task, TaskPriority, TaskStatus
 from app.tasks.schemas import TaskRead
 
@@ -89,7 +89,7 @@ def _cell(value: Any) -> str:  # noqa: ANN401 - JSON is anything
         case str():
             return defused(value)
         case list() | dict():
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            return compact_json(value)
     return str(value)
 
 

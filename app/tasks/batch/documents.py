@@ -4,9 +4,10 @@ A batch is applied in memory. What its operations answer, and whether they chang
 what single calls would say, for which the database computes the same.
 """
 
-import json
 from decimal import Decimal
 from typing import Any
+
+from app.core.strict_json import compact_json
 
 
 def merge_patch(target: object, patch: object) -> Any:  # noqa: ANN401 - JSON is anything
@@ -43,8 +44,7 @@ def stored_size(document: Any) -> int:  # noqa: ANN401 - JSON is anything
     if document == {}:
         # What most tasks have, of which there may be a thousand.
         return len("{}")
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return len(text.encode()) + _written_out(document)
+    return len(compact_json(document).encode()) + _written_out(document)
 
 
 def _written_out(value: Any) -> int:  # noqa: ANN401 - JSON is anything
