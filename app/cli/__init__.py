@@ -293,8 +293,8 @@ def purge() -> None:
     if removed is None:
         typer.echo("Another process is purging; nothing was done here.")
     else:
-        kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in removed.items())
-        typer.echo(f"Removed {kinds} for good.")
+        kinds = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in removed.items())
+        typer.echo(f"Removed for good: {kinds}.")
 
 
 @cli.command("seed-demo")
@@ -325,4 +325,4 @@ def seed_demo(
         added = in_transaction(work)
     except (ValidationError, APIError) as error:
         _refuse(error)
-    typer.echo(f"Added {added} tasks. Log in as {DEMO_USERNAME} with {DEMO_PASSWORD}.")
+    typer.echo(f"Tasks added: {added}. Log in as {DEMO_USERNAME} with {DEMO_PASSWORD}.")

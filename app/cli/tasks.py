@@ -133,7 +133,7 @@ def export_tasks(
             advance(1, 1)
 
     with_database(work)
-    tell(f"Exported {done} tasks.")
+    tell(f"Tasks exported: {done}.")
 
 
 @tasks.command("import")
@@ -236,11 +236,11 @@ def _tell_faults(report: ImportReport) -> None:
 def _tell_success(report: ImportReport) -> None:
     imported = report.created + report.replaced + report.unchanged
     typer.echo(
-        f"Imported {imported} tasks: {report.created} created, {report.replaced} replaced, "
-        f"{report.unchanged} unchanged."
+        f"Tasks imported: {imported}, of which {report.created} created, {report.replaced} "
+        f"replaced, {report.unchanged} unchanged."
     )
     if report.unnamed:
         typer.echo(
-            f"{report.unnamed} of them have no external_id: importing the file again would create "
-            "them again."
+            f"Tasks without an external_id: {report.unnamed}. "
+            "Importing the file again would create them again."
         )

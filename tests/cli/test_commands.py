@@ -269,7 +269,7 @@ def test_a_command_without_standard_input_and_output_ends_well(run: Run, databas
     )
 
     assert done.returncode == 0
-    assert done.stderr.endswith("Exported 0 tasks.\n")
+    assert done.stderr.endswith("Tasks exported: 0.\n")
     assert "Traceback" not in done.stderr
 
 
@@ -295,10 +295,10 @@ def test_the_version_is_printed() -> None:
 def test_the_demo_account_is_made_once_and_topped_up(run: Run, database_url: str) -> None:
     first = run("seed-demo", "--tasks", "30")
     assert first.returncode == 0, first.stderr
-    assert "Added 30 tasks" in first.stdout
+    assert "Tasks added: 30." in first.stdout
     assert "Seeding tasks" in first.stderr
-    assert "Added 0 tasks" in run("seed-demo", "--tasks", "30").stdout
-    assert "Added 15 tasks" in run("seed-demo", "--tasks", "45").stdout
+    assert "Tasks added: 0." in run("seed-demo", "--tasks", "30").stdout
+    assert "Tasks added: 15." in run("seed-demo", "--tasks", "45").stdout
 
     with serving(database_url) as client:
         token = log_in(client, "demo", "demo-password").json()["access_token"]

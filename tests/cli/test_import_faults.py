@@ -175,7 +175,8 @@ def test_with_keep_going_the_valid_rows_are_imported_and_the_others_told(
 
     assert done.returncode == 1
     assert done.stdout.startswith(
-        "Imported 2 tasks: 2 created, 0 replaced, 0 unchanged.\n1 of them"
+        "Tasks imported: 2, of which 2 created, 0 replaced, 0 unchanged.\n"
+        "Tasks without an external_id: 1. "
     )
     assert "Rows that are not valid: 3." in done.stderr
     tasks = json.loads(run("tasks", "export", "--user", "ada").stdout)
@@ -274,4 +275,6 @@ def test_a_task_that_another_makes_meanwhile_is_replaced(
         done = run("tasks", "import", "--user", "ada", "-", "--format", "csv", text=text)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Imported 2 tasks: 1 created, 1 replaced, 0 unchanged.\n")
+    assert done.stdout.startswith(
+        "Tasks imported: 2, of which 1 created, 1 replaced, 0 unchanged.\n"
+    )

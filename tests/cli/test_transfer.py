@@ -161,7 +161,8 @@ def test_importing_again_changes_nothing_that_has_an_external_id(
     before = exported(run, "bob")
     told = imported(run, "bob", path)
 
-    assert told == f"Imported {len(named)} tasks: 0 created, 0 replaced, {len(named)} unchanged.\n"
+    counts = f"0 created, 0 replaced, {len(named)} unchanged"
+    assert told == f"Tasks imported: {len(named)}, of which {counts}.\n"
     assert exported(run, "bob") == before
 
 
@@ -172,7 +173,7 @@ def test_rows_without_an_external_id_are_made_anew_each_time_and_that_is_told(
 
     unnamed = len([task for task in TASKS if task["external_id"] is None])
     assert f"{unnamed} created, 0 replaced, {len(TASKS) - unnamed} unchanged." in told
-    assert f"{unnamed} of them have no external_id" in told
+    assert f"Tasks without an external_id: {unnamed}." in told
     assert len(exported(run, "ada")) == len(TASKS) + unnamed
 
 
@@ -199,7 +200,7 @@ def test_a_row_replaces_the_live_task_of_its_external_id_as_a_put_would(
         "c,Three,,2025-01-01T00:00:00Z,\n"
         "d,New,,,\n"
     )
-    assert "4 tasks: 1 created, 2 replaced, 1 unchanged." in imported(run, "ada", path)
+    assert "imported: 4, of which 1 created, 2 replaced, 1 unchanged." in imported(run, "ada", path)
 
     uno, dos, tres, new = exported(run, "ada")
     changed = {"title": "Uno", "tags": [], "version": 2, "updated_at": uno["updated_at"]}
@@ -249,7 +250,7 @@ def test_a_file_comes_from_standard_input_and_goes_to_standard_output(
     assert [task["title"] for task in exported(run, "ada")] == ["Tea"]
     done = run("tasks", "export", "--user", "ada", "--format", "ics")
     assert done.stdout.startswith("BEGIN:VCALENDAR\r\n")
-    assert "Exported 1 tasks." in done.stderr
+    assert "Tasks exported: 1." in done.stderr
 
 
 def test_a_file_is_there_when_it_is_complete_and_not_before(

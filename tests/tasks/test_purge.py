@@ -163,7 +163,7 @@ def test_an_operator_can_purge_at_any_time(new_database: NewDatabase) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert purged() == "Removed 20 tasks, 0 idempotency keys for good.\n"
+    assert purged() == "Removed for good: tasks 20, idempotency keys 0.\n"
     # A loop factory keeps the Runner from unsetting the event loop of the tests around.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         connection = runner.run(asyncpg.connect(url))
