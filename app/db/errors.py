@@ -77,6 +77,8 @@ def _passes(error: BaseException) -> bool:
 
 
 _HINTS = {
+    # PgBouncer says so of a wrong password, an unknown database and a server that it cannot reach.
+    "08P01": "a pooler does not let us through to the database. Check DATABASE_URL and the pooler.",
     "28": "the database does not let this user in. Check the name and password in DATABASE_URL.",
     "3D000": "the server has no database of this name. Check DATABASE_URL, or create it.",
     "42P01": "the database has no tables of taskflow. Make them with: taskflow migrate",

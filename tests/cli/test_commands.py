@@ -212,6 +212,7 @@ def test_a_database_that_does_not_answer_is_told_in_words() -> None:
     )
 
 
+@pytest.mark.direct
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -262,7 +263,9 @@ def test_a_command_without_standard_input_and_output_ends_well(run: Run, databas
     create(run, "ada")
     done = subprocess.run(
         ["/bin/sh", "-c", 'exec "$0" "$@" <&- >&-', TASKFLOW, "tasks", "export", "--user", "ada"],
-        env=CLEAN_ENVIRONMENT | {"ENVIRONMENT": "testing", "DATABASE_URL": database_url},
+        env=CLEAN_ENVIRONMENT
+        | as_environment(SERVICE_DEFAULTS)
+        | {"ENVIRONMENT": "testing", "DATABASE_URL": database_url},
         stderr=subprocess.PIPE,
         text=True,
         check=False,

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.engine import URL, make_url
 
 from app.db.session import make_engine
 from tests.bench.calls import requests_of
 from tests.bench.data import SECRET_KEY, seed
 from tests.bench.load import saturate
+from tests.cli.support import taskflow
 from tests.conftest import NewDatabase
 from tests.db.support import eventually, run_sql
 from tests.proxies import pgbouncer
@@ -38,6 +40,8 @@ SUBSET = [
     "tests/tasks/test_idempotency.py",
     "tests/tasks/test_export_tasks.py",
     "tests/concurrency/test_repeated_writes.py",
+    "tests/faults",
+    "tests/cli/test_commands.py",
 ]
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 FEW = {"default_pool_size = 20": "default_pool_size = 2"}
@@ -74,6 +78,23 @@ def test_the_tests_of_the_api_pass_through_pgbouncer() -> None:
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda url: url.set(password="hunter2"), lambda url: url.set(database="nowhere")]
+)
+def test_a_pooler_that_does_not_let_us_in_is_told_in_words(
+    new_database: NewDatabase, wrong: Callable[[URL], URL]
+) -> None:
+    with pgbouncer(new_database()) as url:
+        address = wrong(make_url(url)).render_as_string(hide_password=False)
+        done = taskflow("users", "list", DATABASE_URL=address, DATABASE_POOLER="transaction")
+
+    assert done.returncode == 1
+    # Later versions of PgBouncer have PostgreSQL's own codes for both.
+    told = ("a pooler does not let us", "the database does not let this", "the server has no")
+    assert done.stderr.startswith(tuple(f"taskflow: {words}" for words in told))
+    assert "hunter2" not in done.stderr
 
 
 @pytest.mark.wrk
