@@ -224,6 +224,7 @@ def given(filters: TaskFilters) -> list[Given]:
 
 
 Values = Sequence[Any]
+OwnerId = ColumnElement[int]
 
 
 # The last microsecond of a day is before an instant if the instant is on a later day.
@@ -265,13 +266,14 @@ def is_overdue(values: Values) -> ColumnElement[bool]:
     return and_(_due_before(*values).is_(True), _one_of(Task.status, OPEN))
 
 
-def _finds(form: Any, values: Values) -> ColumnElement[bool]:  # noqa: ANN401 - a pair of numbers
+def _finds(form: Any, values: Values, owner_id: OwnerId) -> ColumnElement[bool]:  # noqa: ANN401 - a pair of numbers
     required, excluded = form
     without = required + excluded
     return finds(
         required=values[:required],
         excluded=values[required:without],
         prefix=values[without] if without < len(values) else None,
+        owner_id=owner_id,
     )
 
 
@@ -279,38 +281,39 @@ def _one_of(column: InstrumentedAttribute[Any], values: Values) -> ColumnElement
     return column.in_([type_coerce(value, column.type) for value in values])
 
 
-# What each filter means, given the form of its condition and the values, or what stands for them.
-CONDITIONS: dict[str, Callable[[Any, Values], ColumnElement[bool]]] = {
-    "status": lambda _, values: _one_of(Task.status, values),
-    "priority": lambda _, values: _one_of(Task.priority, values),
-    "tag": lambda _, values: Task.tags.contains(cast(values[0], ARRAY(String(TAG_MAX_LENGTH)))),
+# What each filter means, given the form of its condition, the values, or what stands for them, and
+# the owner of the tasks.
+CONDITIONS: dict[str, Callable[[Any, Values, OwnerId], ColumnElement[bool]]] = {
+    "status": lambda _, values, __: _one_of(Task.status, values),
+    "priority": lambda _, values, __: _one_of(Task.priority, values),
+    "tag": lambda _, values, __: Task.tags.contains(cast(values[0], ARRAY(String(TAG_MAX_LENGTH)))),
     "q": _finds,
-    "due_after": lambda _, values: _due_after(*values[1:]),
-    "due_before": lambda _, values: _due_before(*values[1:]),
-    "overdue": lambda form, values: is_overdue(values) if form else ~is_overdue(values),
+    "due_after": lambda _, values, __: _due_after(*values[1:]),
+    "due_before": lambda _, values, __: _due_before(*values[1:]),
+    "overdue": lambda form, values, _: is_overdue(values) if form else ~is_overdue(values),
     # No task is changed before it is created: the second condition follows from the first. By it an
     # index in the other order is read from there on.
-    "created_after": lambda _, values: and_(
+    "created_after": lambda _, values, __: and_(
         Task.created_at >= values[0], Task.updated_at >= values[0]
     ),
-    "created_before": lambda _, values: Task.created_at < values[0],
-    "updated_after": lambda _, values: Task.updated_at >= values[0],
-    "updated_before": lambda _, values: and_(
+    "created_before": lambda _, values, __: Task.created_at < values[0],
+    "updated_after": lambda _, values, __: Task.updated_at >= values[0],
+    "updated_before": lambda _, values, __: and_(
         Task.updated_at < values[0], Task.created_at < values[0]
     ),
-    "external_id": lambda _, values: Task.external_id == values[0],
+    "external_id": lambda _, values, __: Task.external_id == values[0],
 }
 
 
 def passes(
-    filters: Sequence[Given], due_key: ColumnElement[Any] | None = None
+    filters: Sequence[Given], owner_id: OwnerId, due_key: ColumnElement[Any] | None = None
 ) -> ColumnElement[bool]:
-    """Whether a task passes all filters; not whose it is, nor whether it is in the trash.
+    """Whether a task of an owner passes all filters; not whose it is, nor if it is in the trash.
 
     The `due_key` is what the tasks are sorted by if by their due dates.
     """
     conditions = (
-        CONDITIONS[one.name](one.form, one.values)
+        CONDITIONS[one.name](one.form, one.values, owner_id)
         for one in filters
         # In UTC the bounds say it all. Said twice, PostgreSQL expects fewer tasks than there are:
         # by due dates it would sort some thousands then, while in another order it rather finds the

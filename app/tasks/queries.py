@@ -239,7 +239,8 @@ def matching(
     actor: Actor, filters: Sequence[Given], due_key: ColumnElement[Any] | None = None
 ) -> ColumnElement[bool]:
     """The actor's tasks outside the trash that pass the filters."""
-    return and_(visible_to(actor), passes(filters, due_key))
+    owner_id = type_coerce(actor.user_id, Task.owner_id.type)
+    return and_(visible_to(actor), passes(filters, owner_id, due_key))
 
 
 def _in_trash(actor: Actor) -> ColumnElement[bool]:

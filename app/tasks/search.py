@@ -7,11 +7,22 @@ ever taken for the syntax of a query.
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from pydantic_core import PydanticCustomError
-from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal_column, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    literal_column,
+    null,
+    type_coerce,
+)
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from app.tasks.models import Task
@@ -70,19 +81,25 @@ def _phrase_prefix(term: Term) -> ColumnElement[str]:
 
 
 def finds(
-    *, required: Iterable[Term], excluded: Iterable[Term], prefix: Term | None
+    *,
+    required: Sequence[Term],
+    excluded: Sequence[Term],
+    prefix: Term | None,
+    owner_id: ColumnElement[int],
 ) -> ColumnElement[bool]:
-    """The tasks that a search finds.
+    """The tasks that a search finds, among those of an owner.
 
     Each term is a condition of its own: one in which PostgreSQL sees no word finds nothing, where
     in a query of all terms it would be left out.
     """
-    conditions = [_holds(_phrase(term)) for term in required]
+    words = [_phrase(term) for term in required]
+    conditions = [_holds(query) for query in words]
     if prefix is not None:
         start = _phrase_prefix(prefix)
+        others = reduce(lambda one, other: one.op("&&")(other), words) if words else null()
+        is_common = func.is_common(start, owner_id, cast(others, TSQUERY))
         # The index is not used for what IS TRUE. See the migration that made `is_common`.
-        unindexed = _holds(start).is_(True)
-        conditions.append(case((func.is_common(start), unindexed), else_=_holds(start)))
+        conditions.append(case((is_common, _holds(start).is_(True)), else_=_holds(start)))
     without = [~_holds(_phrase(term)) for term in excluded]
     return and_(*conditions, *without)
 
