@@ -73,6 +73,7 @@ def test_a_dump_under_load_is_restored_with_all_that_was_acknowledged_before(
         assert len(copied) < len(kept)
         titles = set(run_sql(restored, "SELECT array_agg(title) FROM tasks"))
         assert promised <= titles
+        assert run_sql(restored, "SELECT count(*) FROM pg_stats WHERE tablename = 'tasks'") > 0
         # Of one moment: with each key goes the task that it is for.
         assert run_sql(restored, "SELECT count(*) FROM idempotency_keys") > 0
         assert run_sql(restored, KEYS_WITHOUT_TASKS) == 0
