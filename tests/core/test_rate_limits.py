@@ -371,26 +371,3 @@ async def test_a_request_over_the_limit_costs_no_statement(
             statements.clear()
             assert_error(await client.get("/api/v1/tasks"), 429, "rate_limited")
     assert statements == []
-
-
-class Unwritable(MemoryStorage):
-    """A Redis that answers what it is asked and takes nothing, as a replica does."""
-
-    async def incr(self, *_: object, **__: object) -> int:
-        raise OSError
-
-
-async def test_a_storage_that_takes_no_counts_does_not_forget_those_of_this_process(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    limiter = RateLimiter(redis_url=None)
-    monkeypatch.setattr(limiter, "_redis", Unwritable())
-    limit = limits.parse("2/minute")
-    with structlog.testing.capture_logs() as lines:
-        for _ in range(2):
-            await limiter.hit(limit, "x")
-        monkeypatch.setattr(limiter, "_ask_again_at", 0.0)
-        assert (await limiter.look(limit, "x")).remaining == 0
-        assert (await limiter.hit(limit, "x")).used == 3
-        assert (await limiter.look(limit, "x")).remaining == 0
-    assert [line["event"] for line in lines] == ["rate limit storage unavailable"]
