@@ -2,12 +2,14 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 import limits
 import pytest
 import structlog
+import time_machine
 
 from app.core import rate_limits
 from app.core.rate_limits import REDIS_PAUSE_SECONDS, MemoryStorage, RateLimiter
@@ -149,3 +151,27 @@ async def test_a_storage_that_takes_no_counts_does_not_forget_those_of_this_proc
         assert (await limiter.hit(LIMIT, "x")).used == 3
         assert (await limiter.look(LIMIT, "x")).remaining == 0
     assert [line["event"] for line in lines] == ["rate limit storage unavailable"]
+
+
+class JustEnded(MemoryStorage):
+    """A Redis whose window ends between its two answers: the count, and until when it holds."""
+
+    async def get_expiry(self, *_: object) -> float:
+        return time.time() - 0.5
+
+
+async def test_nobody_is_told_to_come_back_after_no_time_at_all(limiter_on: LimiterOn) -> None:
+    limiter = limiter_on(JustEnded())
+    assert (await limiter.hit(LIMIT, "x")).reset == 1
+    assert (await limiter.look(LIMIT, "x")).reset == 1
+
+
+async def test_who_comes_back_after_the_seconds_told_finds_a_new_window() -> None:
+    limiter = RateLimiter(redis_url=None)
+    with time_machine.travel(0, tick=False) as clock:
+        await limiter.hit(LIMIT, "x")
+        clock.shift(58.4)
+        told = (await limiter.look(LIMIT, "x")).reset
+        clock.shift(told)
+        assert told == 2
+        assert (await limiter.look(LIMIT, "x")).remaining == 2
