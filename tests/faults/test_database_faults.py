@@ -1,12 +1,13 @@
 """The database refuses, fails or goes away: no 2xx without a commit, no 500, no word too many."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import literal, select, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -16,10 +17,12 @@ from app.core.security import new_token
 from app.core.settings import Settings
 from app.db.errors import as_error, in_words
 from app.db.session import Database
+from app.db.statements import Statement
 from app.main import create_app
 from tests.conftest import NewDatabase
 from tests.support import (
     Account,
+    SilenceableProxy,
     assert_error,
     http_client,
     make_account,
@@ -117,6 +120,48 @@ async def test_connections_that_the_server_ends_cost_a_503_and_then_all_is_well(
     statuses = [(await carol.client.get("/api/v1/tasks")).status_code for _ in range(4)]
     assert set(statuses) <= {200, 503}
     assert statuses[-1] == 200
+
+
+async def ask_in_a_statement(database: Database) -> object:
+    return (await database.fetch(Statement(select(literal(7).label("number"))), {}))[0]["number"]
+
+
+async def ask_in_a_session(database: Database) -> object:
+    async with database.session() as session:
+        return await session.scalar(text("SELECT 7"))
+
+
+async def ask_in_a_transaction(database: Database) -> object:
+    async with database.transaction() as session:
+        return await session.scalar(text("SELECT 7"))
+
+
+@pytest.mark.parametrize("ask", [ask_in_a_statement, ask_in_a_session, ask_in_a_transaction])
+async def test_a_connection_that_falls_silent_within_a_statement_is_given_up_on_and_replaced(
+    fault_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[Database], Awaitable[object]],
+) -> None:
+    monkeypatch.setattr("app.db.session.SERVER_IS_GONE_AFTER", 0.1)
+    url = make_url(fault_settings.required_database_url)
+    async with SilenceableProxy(url.host or "", url.port or 5432) as proxy:
+        through_proxy = url.set(host="127.0.0.1", port=proxy.port)
+        settings = service_settings(
+            through_proxy.render_as_string(hide_password=False),
+            database_pool_size=1,
+            database_statement_timeout=0.4,
+        )
+        # Nobody watches its servers, as where a server answers all others.
+        database = Database(settings)
+        assert await ask(database) == 7
+        proxy.deaf = True
+        async with asyncio.timeout(5):
+            with pytest.raises((OSError, DBAPIError)) as told:
+                await ask(database)
+        assert isinstance(as_error(told.value), DatabaseUnavailable)
+        proxy.deaf = False
+        assert await ask(database) == 7
+        await database.close()
 
 
 async def test_a_full_pool_is_answered_at_once_with_503(
