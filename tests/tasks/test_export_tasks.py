@@ -10,13 +10,14 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 from app.db.session import Database
 from app.main import create_app
 from app.tasks.export import TASKS_AT_ONCE, all_tasks_of, in_format, walk
 from app.tasks.formats import FORMATS, ExportFormat
 from tests.conftest import NewAccount, NewDatabase
-from tests.support import Account, assert_error, make_account, served, service_settings
+from tests.support import Account, assert_error, make_account, run_sql, served, service_settings
 
 PIECE = 64 * 1024
 
@@ -218,6 +219,37 @@ async def test_a_credential_revoked_meanwhile_breaks_the_export_off(
     warnings = [line for line in log_lines if line["event"] == "answer broken off"]
     assert [line["code"] for line in warnings] == ["unauthenticated"]
     assert not [line for line in log_lines if line["event"] == "unhandled error"]
+
+
+async def test_a_database_that_goes_away_meanwhile_breaks_the_export_off(
+    new_database: NewDatabase, server_url: str, log_lines: list[dict[str, Any]]
+) -> None:
+    url = new_database()
+    settings = service_settings(url)
+    database = Database(settings)
+
+    async def go_away() -> None:
+        await database.close()
+        run_sql(
+            server_url,
+            f'ALTER DATABASE "{make_url(url).database}" ALLOW_CONNECTIONS false',
+            "SELECT pg_terminate_backend(pid) FROM pg_database JOIN pg_stat_activity "
+            " USING (datname) WHERE NOT datallowconn",
+        )
+
+    with served(create_app(settings)) as base_url:
+        account = await make_account(database, base_url)
+        await add_tasks(database, account, 6 * TASKS_AT_ONCE, size=15_000)
+        received = await read_while(account, go_away)
+        refused = await account.client.get("/api/v1/tasks/export")
+        await account.client.aclose()
+
+    assert received.startswith(b"[\n{")
+    assert not received.endswith(b"]\n")
+    warnings = [line for line in log_lines if line["event"] == "answer broken off"]
+    assert [line["code"] for line in warnings] == ["database_unavailable"]
+    # What has not begun can be answered in words.
+    assert_error(refused, 503, "database_unavailable")
 
 
 @pytest.mark.parametrize("name", ExportFormat)
