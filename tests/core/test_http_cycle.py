@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Any, cast
 
 import pytest
 from starlette.types import Message
 
 from app.core.admission import Admission
+from app.core.errors import Overloaded
 from app.core.http_cycle import Cycle
 
 
@@ -30,25 +32,41 @@ class Transport:
     def close(self) -> None:
         self.is_closed = True
 
+    def is_closing(self) -> bool:
+        return self.is_closed
+
 
 class Flow:
+    def __init__(self) -> None:
+        self.write_paused = False
+        self.is_taken_in = asyncio.Event()
+
     def resume_reading(self) -> None:
         pass
 
-    write_paused = False
+    async def drain(self) -> None:
+        await self.is_taken_in.wait()
+        self.write_paused = False
 
 
-def cycle_on(transport: Transport, *, method: str = "GET", keep_alive: bool = True) -> Cycle:
+def cycle_on(
+    transport: Transport,
+    *,
+    method: str = "GET",
+    keep_alive: bool = True,
+    flow: Flow | None = None,
+    expect_100_continue: bool = False,
+) -> Cycle:
     cycle = Cycle(
         scope=cast("Any", {"method": method}),
         transport=cast("Any", transport),
-        flow=cast("Any", Flow()),
+        flow=cast("Any", flow or Flow()),
         logger=logging.getLogger(),
         access_logger=logging.getLogger(),
         access_log=False,
         default_headers=[(b"date", b"now")],
         message_event=asyncio.Event(),
-        expect_100_continue=False,
+        expect_100_continue=expect_100_continue,
         keep_alive=keep_alive,
         on_response=lambda: None,
     )
@@ -100,6 +118,40 @@ async def test_what_has_no_body_gets_a_head_alone(method: str, status: int) -> N
     assert b"transfer-encoding" not in written
 
 
+async def test_the_body_of_an_answer_to_head_is_left_away_and_its_length_is_told() -> None:
+    transport = Transport()
+    cycle = cycle_on(transport, method="HEAD")
+    await cycle.send(LENGTH_2)
+    await cycle.send(part(b"ok"))
+
+    assert b"".join(transport.written).endswith(b"content-length: 2\r\n\r\n")
+    assert cycle.response_complete
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+async def test_an_answer_that_says_so_itself_ends_the_connection_and_says_it_once(
+    *, keep_alive: bool
+) -> None:
+    transport = Transport()
+    cycle = cycle_on(transport, keep_alive=keep_alive)
+    await cycle.send(start((b"content-length", b"2"), (b"connection", b"Close")))
+    await cycle.send(part(b"ok"))
+
+    assert b"".join(transport.written).lower().count(b"connection: close\r\n") == 1
+    assert transport.is_closed
+
+
+async def test_behind_an_answer_nobody_is_told_to_go_on_sending() -> None:
+    transport = Transport()
+    cycle = cycle_on(transport, expect_100_continue=True)
+    await cycle.send(LENGTH_2)
+    cycle.message_event.set()
+    await cycle.receive()
+    await cycle.send(part(b"ok"))
+
+    assert b"100 Continue" not in b"".join(transport.written)
+
+
 @pytest.mark.parametrize(
     "messages",
     [
@@ -130,12 +182,29 @@ async def test_nothing_is_written_for_a_client_that_has_gone() -> None:
     assert transport.written == []
 
 
+async def test_a_client_that_has_gone_is_not_waited_for() -> None:
+    transport, flow = Transport(), Flow()
+    cycle = cycle_on(transport, flow=flow)
+    await cycle.send(OK)
+    flow.write_paused = cycle.disconnected = True
+    async with asyncio.timeout(5):
+        await cycle.send(part(b"x"))
+
+    assert transport.written == []
+
+
+async def begun(work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+    """The work as a task that has come as far as it does by itself."""
+    task = asyncio.create_task(work)
+    await asyncio.wait({task}, timeout=0)
+    return task
+
+
 async def test_a_request_does_not_count_while_its_client_is_waited_for() -> None:
     admission = Admission(2, cors_origins=[])
     cycle = cycle_on(Transport())
     cycle.enter(admission)
-    receiving = asyncio.ensure_future(cycle.receive())
-    await asyncio.wait({receiving}, timeout=0)
+    receiving = await begun(cycle.receive())
     assert admission.at_work == 0
 
     # The answer begins before the end of the request has come.
@@ -150,3 +219,69 @@ async def test_a_request_does_not_count_while_its_client_is_waited_for() -> None
     await cycle.send(part(b"done"))
     cycle.leave()
     assert admission.at_work == 2
+
+
+async def test_a_request_counts_when_all_of_it_is_there_until_it_is_answered() -> None:
+    admission = Admission(2, cors_origins=[])
+    cycle = cycle_on(Transport())
+    cycle.enter(admission)
+    receiving = await begun(cycle.receive())
+    cycle.more_body = False
+    cycle.message_event.set()
+    await receiving
+    assert admission.at_work == 1
+
+    # Whoever streams an answer waits at the same time for its client to go.
+    receiving = await begun(cycle.receive())
+    assert admission.at_work == 1
+    await cycle.send(LENGTH_2)
+    await cycle.send(part(b"ok"))
+    assert admission.at_work == 0
+    assert (await receiving)["type"] == "http.disconnect"
+
+
+async def test_a_request_counts_while_it_is_answered_though_its_end_is_still_waited_for() -> None:
+    admission = Admission(2, cors_origins=[])
+    cycle = cycle_on(Transport())
+    cycle.enter(admission)
+    await cycle.send(OK)
+    receiving = await begun(cycle.receive())
+    assert admission.at_work == 1
+    receiving.cancel()
+
+
+async def test_a_request_does_not_count_while_its_answer_waits_for_a_slow_reader() -> None:
+    admission, transport, flow = Admission(2, cors_origins=[]), Transport(), Flow()
+    cycle = cycle_on(transport, flow=flow)
+    cycle.enter(admission)
+    await cycle.send(OK)
+    await cycle.send(part(b"one", more=True))
+    flow.write_paused = True
+    sending = await begun(cycle.send(part(b"two", more=True)))
+    assert admission.at_work == 0
+    assert len(transport.written) == 1
+
+    flow.is_taken_in.set()
+    await sending
+    assert admission.at_work == 1
+    assert transport.written[1:] == [b"3\r\ntwo\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("more_body", "disconnected", "is_refused"),
+    [(False, False, True), (True, False, False), (False, True, False)],
+    ids=["its end", "a part of it", "that its client has gone"],
+)
+async def test_a_full_worker_refuses_a_request_only_when_its_end_comes(
+    *, more_body: bool, disconnected: bool, is_refused: bool
+) -> None:
+    admission = Admission(2, cors_origins=[])
+    cycle = cycle_on(Transport())
+    cycle.enter(admission)
+    receiving = await begun(cycle.receive())
+    admission.at_work += 2
+    cycle.more_body, cycle.disconnected = more_body, disconnected
+    cycle.message_event.set()
+    await asyncio.wait({receiving})
+
+    assert isinstance(receiving.exception(), Overloaded) == is_refused
