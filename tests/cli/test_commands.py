@@ -14,14 +14,16 @@ from structlog.testing import capture_logs
 
 from app import __version__
 from app.main import create_app
-from tests.cli.support import Run, taskflow
+from tests.cli.support import AddUsers, Run, taskflow
 from tests.conftest import NewDatabase
+from tests.faults.test_database_faults import FAILING_COMMIT, commits_fail_on
 from tests.support import (
     CLEAN_ENVIRONMENT,
     SERVICE_DEFAULTS,
     TASKFLOW,
     as_environment,
     blocking_client,
+    run_sql,
     served,
     service_settings,
 )
@@ -137,6 +139,31 @@ def test_deactivating_holds_at_once_and_activating_lets_in_again(
         assert client.get("/api/v1/tasks").status_code == 401
         assert client.get("/api/v1/tasks", headers=key).status_code == 401
         assert log_in(client, "ada").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "event"),
+    [
+        (["create", "bob", "bob@example.com", "--password-stdin"], "account_registered"),
+        (["deactivate", "ada"], "account_deactivated"),
+        (["activate", "ada"], "account_activated"),
+        (["set-password", "ada", "--password-stdin"], "password_changed"),
+    ],
+)
+def test_what_a_command_does_is_in_the_audit_trail_only_if_it_is_committed(
+    run: Run, add_users: AddUsers, database_url: str, arguments: list[str], event: str
+) -> None:
+    add_users("ada")
+    run_sql(database_url, FAILING_COMMIT, commits_fail_on("users"))
+    with capture_logs() as lines:
+        failed = run("users", *arguments, text=PASSWORD + "\n")
+        assert lines == []
+        run_sql(database_url, "DROP TRIGGER fail ON users")
+        done = run("users", *arguments, text=PASSWORD + "\n")
+
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert done.returncode == 0, done.stderr
+    assert [line["event"] for line in lines] == [event]
 
 
 def test_a_new_password_replaces_the_old_and_ends_the_logins(run: Run, database_url: str) -> None:

@@ -21,6 +21,8 @@ from app.db.statements import Statement
 from app.main import create_app
 from tests.conftest import NewDatabase
 from tests.support import (
+    CHEAP_HASH,
+    PASSWORD,
     Account,
     SilenceableProxy,
     assert_error,
@@ -103,6 +105,25 @@ async def test_a_registration_whose_commit_fails_gets_no_success(
             response = await client.post("/api/v1/users", json=data)
             # The second time it is still free: nothing of the first attempt was kept.
             assert_error(response, 503, "database_unavailable")
+
+
+async def test_a_new_password_whose_commit_fails_is_not_set_and_not_in_the_audit_trail(
+    fault_settings: Settings, fault_url: str, log_lines: list[dict[str, Any]]
+) -> None:
+    database = Database(fault_settings)
+    account = await make_account(database, fault_url, password_hash=CHEAP_HASH)
+    run_sql(fault_settings.required_database_url, FAILING_COMMIT, commits_fail_on("users"))
+    change = {"current_password": PASSWORD, "new_password": "another horse"}
+    response = await account.client.post("/api/v1/users/me/password", json=change)
+    assert_error(response, 503, "database_unavailable")
+    assert "password_changed" not in [line["event"] for line in log_lines]
+    run_sql(fault_settings.required_database_url, "DROP TRIGGER fail ON users")
+
+    response = await account.client.post("/api/v1/users/me/password", json=change)
+    assert response.status_code == 200
+    assert "password_changed" in [line["event"] for line in log_lines]
+    await account.client.aclose()
+    await database.close()
 
 
 # A pooler would lend the connection that is ended to the one who ends it.
