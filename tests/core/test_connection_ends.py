@@ -2,16 +2,21 @@
 
 import asyncio
 import contextlib
+import gc
 import select
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from app.core import http_protocol
+from app.core.http_protocol import HTTPProtocol
 from app.core.settings import Settings
 from app.main import create_app
 from tests.core.connections import HEAD, UPGRADE, connected
@@ -40,6 +45,24 @@ async def test_a_head_that_does_not_come_ends_the_connection(impatient: str, sen
     async with connected(impatient) as connection:
         await connection.send(sent)
         assert b"HTTP/1.1 408 Request Timeout\r\n" in await connection.rest()
+
+
+async def test_a_head_that_does_not_come_behind_an_unanswered_request_gets_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_protocol, "SLOW_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "CHECK_EVERY_SECONDS", 0.1)
+    app = FastAPI()
+
+    @app.get("/")
+    async def take_long() -> None:
+        await asyncio.Event().wait()
+
+    with served(app) as base_url:
+        async with connected(base_url) as connection:
+            await connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /")
+            # It would be taken for the answer to the first.
+            assert await connection.rest() == b""
 
 
 async def test_a_body_that_does_not_come_ends_the_connection(impatient: str) -> None:
@@ -174,6 +197,41 @@ async def test_who_still_sends_can_read_why_it_is_refused(alice: Account, framin
         for _ in range(80):
             await connection.send(b"186a0\r\n" + b" " * 100_000)
         assert (await connection.rest()).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_who_is_refused_before_the_body_is_told_at_once_that_nothing_else_comes(
+    alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 60)
+    head = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
+    )
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(head)
+        async with asyncio.timeout(5):
+            assert (await connection.rest()).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_connection_that_has_ended_is_forgotten(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[weakref.ref[HTTPProtocol]] = []
+    begin = HTTPProtocol.connection_made
+
+    def remember(self: HTTPProtocol, transport: asyncio.BaseTransport) -> None:
+        begun.append(weakref.ref(self))
+        begin(self, transport)
+
+    monkeypatch.setattr(HTTPProtocol, "connection_made", remember)
+    async with connected(str(client.base_url)) as connection:
+        await connection.send(HEAD + b"\r\n")
+        await connection.answer()
+    (ended,) = begun[:1]
+    async with asyncio.timeout(10):
+        while ended() is not None:
+            await client.get("/health")
+            gc.collect()
+    assert ended() is None
 
 
 @pytest.mark.parametrize("behind", [HEAD + b"\r\n", b"zzz\r\n"])

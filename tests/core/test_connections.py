@@ -1,5 +1,6 @@
 """What is a request on a connection, and where one ends and the next begins."""
 
+import asyncio
 import contextlib
 import json
 
@@ -7,6 +8,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from app.core import http_protocol
 from tests.core.connections import HEAD, UPGRADE, connected
 from tests.support import Account, served
 
@@ -165,3 +167,46 @@ async def test_the_begin_of_a_request_behind_a_large_body_is_not_taken_for_a_lar
         assert (await connection.answer())[0].startswith(b"http/1.1 201 ")
         await connection.send(HEAD[12:] + b"\r\n")
         assert (await connection.answer())[0].startswith(b"http/1.1 200 ")
+
+
+@pytest.mark.parametrize("coding", [b"Chunked", b"CHUNKED", b" chunked "])
+async def test_the_name_of_the_transfer_coding_is_known_in_any_case(
+    alice: Account, coding: bytes
+) -> None:
+    head = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\nTransfer-Encoding: %b\r\n\r\n"
+    ) % (alice.token.encode(), coding)
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(head + b'e\r\n{"title": "x"}\r\n0\r\n\r\n')
+        assert (await connection.answer())[0].startswith(b"http/1.1 201 ")
+
+
+def chunked_post(account: Account) -> bytes:
+    return (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ) % account.token.encode()
+
+
+async def test_a_body_that_turns_out_bad_is_answered_400_if_nothing_was_answered_yet(
+    alice: Account,
+) -> None:
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(chunked_post(alice) + b"1\r\n{\r\n", b"zz\r\n")
+        assert (await connection.rest()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+async def test_what_comes_behind_a_chunked_body_may_not_go_on_without_end(
+    alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "MAXIMUM_MESSAGE_BYTES", 100_000)
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(chunked_post(alice) + b"2\r\n{}\r\n0\r\n")
+
+        async def send_on() -> None:
+            while True:
+                await connection.send(b"X: y\r\n" * 1000)
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_on(), 5)
