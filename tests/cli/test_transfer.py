@@ -285,6 +285,11 @@ def test_a_file_is_there_when_it_is_complete_and_not_before(
         (["export", "--user", "ada", "-o", "{folder}/none/a.csv"], "a.csv: No such file"),
         (["export", "--user", "ada", "-o", "{path}.xlsx"], "say by --format what"),
         pytest.param(
+            ["import", "--user", "ada", "/proc/self/mem", "--format", "csv"],
+            "Input/output error",
+            marks=pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs /proc"),
+        ),
+        pytest.param(
             ["export", "--user", "ada", "-o", "/dev/full"],
             "/dev/full: No space left",
             marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full"),
@@ -301,4 +306,5 @@ def test_what_cannot_be_read_or_written_is_told_in_words(
 
     assert done.returncode == 1
     assert complaint in done.stderr
+    assert "database" not in done.stderr
     assert "Traceback" not in done.stderr
