@@ -53,6 +53,7 @@ async def test_what_is_not_strict_json_is_malformed(alice: Account, body: bytes)
     ("body", "fields"),
     [
         ('{"title": "a", "title": "b"}', {"body.title": "duplicate"}),
+        ('{"title": "a", "priority": "low", "title": "b"}', {"body.title": "duplicate"}),
         ('{"title": "a", "titl\\u0065": "b"}', {"body.title": "duplicate"}),
         ('{"title": {"a": [{"b": 1, "b": 2}]}}', {"body.title.a[0].b": "duplicate"}),
     ],

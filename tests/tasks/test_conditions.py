@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.core.conditions import parse_entity_tags
 from tests.support import Account, assert_error
 
 
@@ -42,7 +43,15 @@ async def test_every_answer_with_one_task_names_its_version(alice: Account) -> N
 async def test_what_the_client_has_is_not_sent_again(alice: Account) -> None:
     task = await alice.create_task()
     tag = etag(task)
-    for known in (tag, f"W/{tag}", "*", f'"other", {tag}', f'"a,b" ,, {tag},', f'"", {tag}'):
+    for known in (
+        tag,
+        f"W/{tag}",
+        "*",
+        f'"other", {tag}',
+        f'"a,b" ,, {tag},',
+        f'"", {tag}',
+        f", ,{tag}",
+    ):
         for method in ("GET", "HEAD"):
             response = await alice.client.request(
                 method, path_of(task), headers={"If-None-Match": known}
@@ -57,6 +66,31 @@ async def test_what_the_client_has_is_not_sent_again(alice: Account) -> None:
         assert response.json()["data"] == task
     missing = await alice.client.get("/api/v1/tasks/999999999", headers={"If-None-Match": "*"})
     assert_error(missing, 404, "task_not_found")
+
+
+@pytest.mark.parametrize(
+    ("lines", "strong"),
+    [
+        ([', , "a"'], {"a"}),
+        (['"a",', ', "b" ,,'], {"a", "b"}),
+        (['"\xe9", "a"'], {"\xe9", "a"}),
+        (['W/"b"\t,\t"a"'], {"a"}),
+    ],
+)
+def test_a_list_is_read_in_every_form_that_the_standard_has(
+    lines: list[str], strong: set[str]
+) -> None:
+    tags = parse_entity_tags(lines, field="header.if-match")
+    assert tags is not None
+    assert tags.strong == strong
+    assert not tags.any
+
+
+@pytest.mark.parametrize("star", ["*", " *\t"])
+def test_a_star_may_stand_between_blanks(star: str) -> None:
+    tags = parse_entity_tags([star], field="header.if-match")
+    assert tags is not None
+    assert tags.any
 
 
 async def send(account: Account, method: str, task: dict[str, Any], *lines: str) -> httpx.Response:
