@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from app.db.session import Database
 from tests.support import Account, assert_error
 from tests.tasks.batches import create, results, run, update
 
@@ -82,3 +84,20 @@ async def test_an_answer_names_each_invalid_operation_and_of_their_other_faults_
         "validation_failed",
         fields={f"body.operations[{n}].task.title": "too_short" for n in range(51)},
     )
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_a_batch_that_writes_nothing_is_refused_too_when_the_credential_has_ended(
+    alice: Account, database: Database, *, atomic: bool
+) -> None:
+    task = await alice.create_task()
+    nothing = update(task["id"], title=task["title"])
+    # The worker remembers the credential by then.
+    assert len(results(await run(alice, nothing, atomic=atomic))) == 1
+    async with database.session() as session:
+        await session.execute(
+            text("UPDATE credentials SET revoked_at = now() WHERE id = :id"),
+            {"id": alice.credential_id},
+        )
+
+    assert_error(await run(alice, nothing, atomic=atomic), 401, "unauthenticated")
