@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
@@ -34,9 +35,17 @@ class Connection:
 
 
 @contextlib.asynccontextmanager
-async def connected(base_url: str) -> AsyncIterator[Connection]:
+async def connected(
+    base_url: str, *, receive_buffer: int | None = None
+) -> AsyncIterator[Connection]:
+    """A connection, for which the kernel keeps so many bytes that are not read yet."""
     address = urlsplit(base_url)
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    own = socket.socket()
+    if receive_buffer is not None:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    own.settimeout(0)
+    await asyncio.get_running_loop().sock_connect(own, (address.hostname, address.port))
+    reader, writer = await asyncio.open_connection(sock=own)
     try:
         yield Connection(reader, writer)
     finally:
