@@ -16,7 +16,7 @@ from app import __version__
 from app.main import create_app
 from tests.cli.support import AddUsers, Run, taskflow
 from tests.conftest import NewDatabase
-from tests.faults.test_database_faults import FAILING_COMMIT, commits_fail_on
+from tests.faults.commits import let_commits_fail
 from tests.support import (
     CLEAN_ENVIRONMENT,
     SERVICE_DEFAULTS,
@@ -154,7 +154,7 @@ def test_what_a_command_does_is_in_the_audit_trail_only_if_it_is_committed(
     run: Run, add_users: AddUsers, database_url: str, arguments: list[str], event: str
 ) -> None:
     add_users("ada")
-    run_sql(database_url, FAILING_COMMIT, commits_fail_on("users"))
+    let_commits_fail(database_url, "users")
     with capture_logs() as lines:
         failed = run("users", *arguments, text=PASSWORD + "\n")
         assert lines == []

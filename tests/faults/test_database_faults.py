@@ -20,6 +20,7 @@ from app.db.session import Database
 from app.db.statements import Statement
 from app.main import create_app
 from tests.conftest import NewDatabase
+from tests.faults.commits import let_commits_fail
 from tests.support import (
     CHEAP_HASH,
     PASSWORD,
@@ -61,25 +62,11 @@ async def carol(fault_settings: Settings, fault_url: str) -> AsyncIterator[Accou
     await database.close()
 
 
-FAILING_COMMIT = """
-    CREATE FUNCTION fail_commit() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END $$
-"""
-
-
-def commits_fail_on(table: str) -> str:
-    """A trigger that PostgreSQL runs at the commit, when the statement itself has succeeded."""
-    return (
-        f"CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR UPDATE OR DELETE ON {table} "
-        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail_commit()"
-    )
-
-
 async def test_a_write_whose_commit_fails_gets_no_success(
     carol: Account, fault_settings: Settings
 ) -> None:
     task = await carol.create_task()
-    run_sql(fault_settings.required_database_url, FAILING_COMMIT, commits_fail_on("tasks"))
+    let_commits_fail(fault_settings.required_database_url, "tasks")
     path = f"/api/v1/tasks/{task['id']}"
 
     responses = [
@@ -98,7 +85,7 @@ async def test_a_write_whose_commit_fails_gets_no_success(
 async def test_a_registration_whose_commit_fails_gets_no_success(
     fault_settings: Settings, fault_url: str
 ) -> None:
-    run_sql(fault_settings.required_database_url, FAILING_COMMIT, commits_fail_on("users"))
+    let_commits_fail(fault_settings.required_database_url, "users")
     data = {"username": "dora", "email": "dora@example.com", "password": "secret"}
     async with http_client(fault_url) as client:
         for _ in range(2):
@@ -112,7 +99,7 @@ async def test_a_new_password_whose_commit_fails_is_not_set_and_not_in_the_audit
 ) -> None:
     database = Database(fault_settings)
     account = await make_account(database, fault_url, password_hash=CHEAP_HASH)
-    run_sql(fault_settings.required_database_url, FAILING_COMMIT, commits_fail_on("users"))
+    let_commits_fail(fault_settings.required_database_url, "users")
     change = {"current_password": PASSWORD, "new_password": "another horse"}
     response = await account.client.post("/api/v1/users/me/password", json=change)
     assert_error(response, 503, "database_unavailable")
