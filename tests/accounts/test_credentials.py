@@ -19,7 +19,6 @@ from tests.support import (
     Account,
     assert_error,
     http_client,
-    run_sql,
     served,
     statements_of,
 )
@@ -131,17 +130,19 @@ async def test_after_its_end_a_credential_learns_nothing_about_the_rest_of_the_r
 )
 async def test_a_credential_that_ends_while_the_password_is_checked_changes_nothing(
     new_account: NewAccount,
-    settings: Settings,
+    database: Database,
     monkeypatch: pytest.MonkeyPatch,
     path: str,
     body: dict[str, str],
 ) -> None:
     account = await new_account(password_hash=CHEAP_HASH)
     verify = PasswordHasher.verify
+    loop = asyncio.get_running_loop()
 
     async def verify_while_it_ends(*arguments: Any) -> Any:
-        ending = f"UPDATE credentials SET revoked_at = now() WHERE id = {account.credential_id}"  # noqa: S608 - a number of ours
-        run_sql(settings.required_database_url, ending)
+        # The service has a loop of its own.
+        ending = end_credential(database, account, "revoked")
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ending, loop))
         return await verify(*arguments)
 
     with monkeypatch.context() as patch:
