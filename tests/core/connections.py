@@ -52,3 +52,9 @@ async def connected(
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def at_a_pace(seconds: float) -> None:
+    """Let this much time pass: a client's pace is what some tests are about."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), seconds)

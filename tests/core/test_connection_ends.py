@@ -19,15 +19,20 @@ from app.core import http_protocol
 from app.core.http_protocol import HTTPProtocol
 from app.core.settings import Settings
 from app.main import create_app
-from tests.core.connections import HEAD, UPGRADE, connected
+from tests.core.connections import HEAD, UPGRADE, at_a_pace, connected
 from tests.support import Account, served
+
+
+def have_little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let services cut off slow senders after a moment."""
+    monkeypatch.setattr(http_protocol, "SLOW_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "CHECK_EVERY_SECONDS", 0.1)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[str]:
-    """A service of its own that cuts off slow senders after a moment."""
-    monkeypatch.setattr(http_protocol, "SLOW_AFTER_SECONDS", 0.2)
-    monkeypatch.setattr(http_protocol, "CHECK_EVERY_SECONDS", 0.1)
+    """A service of its own with little patience."""
+    have_little_patience(monkeypatch)
     with served(create_app(settings)) as base_url:
         yield base_url
 
@@ -50,8 +55,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(impatient: str, sen
 async def test_a_head_that_does_not_come_behind_an_unanswered_request_gets_no_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_protocol, "SLOW_AFTER_SECONDS", 0.2)
-    monkeypatch.setattr(http_protocol, "CHECK_EVERY_SECONDS", 0.1)
+    have_little_patience(monkeypatch)
     app = FastAPI()
 
     @app.get("/")
@@ -126,8 +130,7 @@ async def test_a_body_that_comes_steadily_may_take_longer_than_a_client_may_be_s
         await connection.send(head)
         for place in range(0, len(body), 1000):
             await connection.send(body[place : place + 1000])
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), 0.03)
+            await at_a_pace(0.03)
         assert (await connection.answer())[0].startswith(b"http/1.1 201 ")
     assert time.monotonic() - started > 1.5 * http_protocol.SLOW_AFTER_SECONDS
 
@@ -151,7 +154,7 @@ async def test_an_answer_that_is_taken_in_slowly_is_given_in_full(impatient: str
         for _ in range(20):
             head, _ = await connection.answer()
             assert head.startswith(b"http/1.1 200 ")
-            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.05)
+            await at_a_pace(0.05)
     # Longer than a client may be silent.
     assert time.monotonic() - started > 4 * http_protocol.SLOW_AFTER_SECONDS
 
@@ -167,8 +170,7 @@ async def test_an_answer_of_many_megabytes_may_be_taken_in_steadily(
         # Less in a second than the kernel keeps for a client, but far more than 4 KiB.
         for _ in range(75):
             taken += len(await connection.reader.readexactly(20_000))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), 0.03)
+            await at_a_pace(0.03)
     assert taken == 1_500_000
 
 
@@ -317,4 +319,4 @@ async def _refuses_connections(base_url: str) -> None:
                 probe.settimeout(1)
                 if probe.connect_ex((str(address.hostname), address.port or 0)) != 0:
                     return
-            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.02)
+            await at_a_pace(0.02)
