@@ -3,6 +3,7 @@
 Tests are kept apart by tenancy: each takes fresh accounts and cleans nothing.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -90,6 +91,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes long first: at the end it would keep one worker busy and the others idle."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lasts as long as the tests.
+
+    Looking through all of it takes most of a second, in which a deadline may pass.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -68,7 +68,7 @@ def pooled_service(
 
 def test_the_tests_of_the_api_pass_through_pgbouncer() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--through-pgbouncer", "--quiet", *SUBSET],
+        [sys.executable, "-m", "pytest", "--through-pgbouncer", "--quiet", "-n2", *SUBSET],
         cwd=ROOT,
         env=CLEAN_ENVIRONMENT,
         capture_output=True,
