@@ -93,7 +93,10 @@ class Task(Base):
     __tablename__ = "tasks"
 
     id: Mapped[PrimaryKey]
-    owner_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id", ondelete="CASCADE"))
+    # Indexed for the end of an account, which no partial index serves.
+    owner_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("users.id", ondelete="CASCADE"), index=True
+    )
     title: Mapped[str] = mapped_column(String(TITLE_MAX_LENGTH))
     # `title_key(title)`, in code-point order.
     title_key: Mapped[str] = mapped_column(Text(collation="C"), **_NEVER_READ)

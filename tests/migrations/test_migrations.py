@@ -203,6 +203,17 @@ async def test_tasks_of_the_first_schema_are_kept_on_the_way_up_and_down(
     assert await counted(url, "SELECT count(*) FROM tasks") == len(titles) - 1
 
 
+async def test_the_end_of_an_account_looks_at_what_it_owns_alone(template_url: str) -> None:
+    # A partial index does not serve a foreign key, which asks for an owner and nothing else.
+    served = """
+        SELECT count(*) FROM pg_constraint f WHERE f.contype = 'f' AND EXISTS (
+          SELECT FROM pg_index i WHERE i.indrelid = f.conrelid AND i.indkey[0] = f.conkey[1]
+            AND i.indpred IS NULL)
+    """
+    keys = await counted(template_url, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'")
+    assert await counted(template_url, served) == keys > 0
+
+
 async def test_removing_an_account_takes_all_it_owns_along(new_database: NewDatabase) -> None:
     url = new_database()
     run_sql(
