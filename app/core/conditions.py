@@ -24,11 +24,8 @@ class EntityTags:
     strong: frozenset[str]
     weak: frozenset[str]
 
-    def match_strongly(self, tag: str) -> bool:
-        return self.any or tag in self.strong
-
     def match_weakly(self, tag: str) -> bool:
-        return self.match_strongly(tag) or tag in self.weak
+        return self.any or tag in self.strong or tag in self.weak
 
 
 def parse_entity_tags(lines: list[str], *, field: str) -> EntityTags | None:
@@ -73,9 +70,18 @@ IfNoneMatch = Annotated[
 
 ETAG_HEADER: dict[str, Any] = {
     "ETag": {
-        "description": "Names this version, for `If-Match` and `If-None-Match`.",
-        "schema": {"type": "string", "examples": ['"7-3"']},
-    }
+        "description": (
+            "The state that the answer shows, for `If-Match` and `If-None-Match`: the task's id "
+            "and version, in quotes."
+        ),
+        "required": True,
+        "schema": {
+            "type": "string",
+            "maxLength": 35,
+            "pattern": '^"[0-9]+-[0-9]+"$',
+            "examples": ['"7-1"'],
+        },
+    },
 }
 
 

@@ -45,38 +45,6 @@ HEADERS: dict[str, dict[str, Any]] = {
             "examples": ["https://app.example.com"],
         },
     },
-    "ETag": {
-        "description": (
-            "The state that the answer shows, for `If-Match` and `If-None-Match`: the task's id "
-            "and version, in quotes."
-        ),
-        "required": True,
-        "schema": {
-            "type": "string",
-            "maxLength": 35,
-            "pattern": '^"[0-9]+-[0-9]+"$',
-            "examples": ['"7-1"'],
-        },
-    },
-    "Link": {
-        "description": "The other pages as RFC 8288 writes them: `first`, `prev`, `next`, `last`.",
-        "schema": {
-            "type": "string",
-            "maxLength": 65_536,
-            "pattern": "^[ -~]*$",
-            "examples": ['</api/v1/tasks?page=2>; rel="next"'],
-        },
-    },
-    "Location": {
-        "description": "Where the new task is from now on, as a relative reference.",
-        "required": True,
-        "schema": {
-            "type": "string",
-            "format": "uri-reference",
-            "maxLength": 1_000,
-            "examples": ["/api/v1/tasks/7"],
-        },
-    },
     "RateLimit-Policy": {
         "description": (
             "The limits that the call counts under, each with its quota `q` for a window of `w` "
@@ -205,14 +173,16 @@ def _complete_security(document: dict[str, Any]) -> None:
 
 
 def _document_headers(document: dict[str, Any]) -> None:
-    document["components"]["headers"] = HEADERS
+    shared = document["components"]["headers"] = dict(HEADERS)
     for _, _, operation in _operations(document):
         limits = ("RateLimit-Policy", "RateLimit") if "429" in operation["responses"] else ()
         for response in operation["responses"].values():
             own = response.get("headers", {})
-            known = [name for name in (*own, *ALWAYS, *limits) if name in HEADERS]
-            references = {name: {"$ref": f"#/components/headers/{name}"} for name in known}
-            response["headers"] = own | references | _headers_of_codes(response)
+            shared |= own
+            references = {
+                name: {"$ref": f"#/components/headers/{name}"} for name in (*own, *ALWAYS, *limits)
+            }
+            response["headers"] = references | _headers_of_codes(response)
 
 
 def _headers_of_codes(response: dict[str, Any]) -> dict[str, Any]:

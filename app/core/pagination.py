@@ -140,8 +140,13 @@ LINK_HEADER: dict[str, Any] = {
             "cursor, the `next`. Only the `next` where all would have more than 8 KiB, which many "
             "clients and proxies do not take, and none where that has more."
         ),
-        "schema": {"type": "string", "examples": ['</api/v1/tasks?page=2>; rel="next"']},
-    }
+        "schema": {
+            "type": "string",
+            "maxLength": LINK_MAXIMUM_LENGTH,
+            "pattern": "^[ -~]*$",
+            "examples": ['</api/v1/tasks?page=2>; rel="next"'],
+        },
+    },
 }
 
 

@@ -6,6 +6,7 @@ from urllib.parse import unquote_to_bytes
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.accounts.credentials import CurrentUser, requires
+from app.core.bounds import NO_NUL
 from app.core.conditions import ETAG_HEADER, IfMatch, IfNoneMatch
 from app.core.errors import (
     NotFound,
@@ -49,9 +50,15 @@ repeatable = APIRouter(prefix=f"{API}/tasks", tags=["tasks"], route_class=Idempo
 
 LOCATION_HEADER = {
     "Location": {
-        "description": "Where the task is from now on.",
-        "schema": {"type": "string", "examples": ["/api/v1/tasks/7"]},
-    }
+        "description": "Where the new task is from now on, as a relative reference.",
+        "required": True,
+        "schema": {
+            "type": "string",
+            "format": "uri-reference",
+            "maxLength": 1_000,
+            "examples": ["/api/v1/tasks/7"],
+        },
+    },
 }
 TASK_LINKS = document_links("task_id", "read_task", "update_task", "delete_task", "restore_task")
 
@@ -75,7 +82,7 @@ async def create_task(
 ) -> TaskResponse:
     """Store a new task of the caller. `Location` tells where it is from then on."""
     task = await service.create_task(session, actor, data)
-    response.headers["Location"] = f"/api/v1/tasks/{task.id}"
+    response.headers["Location"] = f"{API}/tasks/{task.id}"
     carry(response, task)
     return TaskResponse(message="Task created", data=task)
 
@@ -143,7 +150,7 @@ async def _external_id(
         Path(
             min_length=1,
             max_length=EXTERNAL_ID_MAX_LENGTH,
-            pattern=r"^[^\x00]*$",
+            pattern=NO_NUL,
             description="What another system calls the task, percent-encoded, slashes too.",
             examples=["crm%2F4711"],
         ),
@@ -206,7 +213,7 @@ async def put_task(
     carry(response, task)
     if created:
         response.status_code = 201
-        response.headers["Location"] = f"/api/v1/tasks/{task.id}"
+        response.headers["Location"] = f"{API}/tasks/{task.id}"
     return TaskResponse(message="Task created" if created else "Task updated", data=task)
 
 
