@@ -208,6 +208,7 @@ async def _refuse_repeated(session: AsyncSession, report: ImportReport) -> None:
     if repeated:
         _, _, total = repeated[0]
         report.refused += total - len(repeated)
+        report.untold += total - len(repeated)
         await session.execute(staging.delete_repeated())
 
 

@@ -152,7 +152,7 @@ def test_no_more_than_fifty_faults_are_told_and_all_are_counted(refused: Any) ->
     assert "Faults that are not shown: 2950.\nRows that are not valid: 3000." in told
     told = refused("title,external_id\n" + "x,a\n" * 200)
     assert told.count("the same as in line 2") == 50
-    assert "Rows that are not valid: 199." in told
+    assert "Faults that are not shown: 149.\nRows that are not valid: 199." in told
 
 
 def test_with_keep_going_the_valid_rows_are_imported_and_the_others_told(
