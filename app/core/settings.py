@@ -303,13 +303,17 @@ def _kept_secret(data_dir: Path) -> str:
     candidate = path.with_name(f".secret_key.{os.getpid()}")
     if not path.exists():
         descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(descriptor, secrets.token_hex(32).encode())
-        os.close(descriptor)
         try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(32))
             # A link, not a rename: of two first starts at once, both must read the same secret.
             os.link(candidate, path)
         except FileExistsError:
             pass
+        except OSError as error:
+            # A full disk names no file.
+            error.filename = error.filename or str(path)
+            raise
         finally:
             candidate.unlink()
     return path.read_text(encoding="ascii").strip()

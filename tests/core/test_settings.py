@@ -1,10 +1,12 @@
 """Settings: their defaults, their forms, and faults told in words and all at once."""
 
+import errno
 import os
 import stat
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -66,6 +68,16 @@ def test_a_data_folder_that_cannot_be_made_is_told_in_words(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(InvalidSettings, match="DATA_DIR cannot be used"):
         load_settings(data_dir=tmp_path / "file" / "below")
+
+
+def test_a_full_disk_is_told_of_the_data_folder_and_leaves_nothing_there(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        mock.patch("app.core.settings.secrets.token_hex", side_effect=full),
+        pytest.raises(InvalidSettings, match="DATA_DIR cannot be used: No space left on device"),
+    ):
+        load_settings(data_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["HOST", "DATA_DIR"])
