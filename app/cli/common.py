@@ -17,6 +17,7 @@ from app.core.logging import configure_logging
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
 from app.db.embedded import embedded_database
 from app.db.errors import DATABASE_ERRORS, in_words
+from app.db.migrations import MigrationsMissingError
 from app.db.migrations import migrate as migrate_database
 from app.db.session import Database
 
@@ -67,8 +68,11 @@ def database_faults_told() -> Iterator[None]:
 
 def migrated(settings: Settings) -> None:
     """Bring the schema up to date, or end the command in words."""
-    with database_faults_told():
-        migrate_database(settings.required_database_url, settings.database_pooler)
+    try:
+        with database_faults_told():
+            migrate_database(settings.required_database_url, settings.database_pooler)
+    except MigrationsMissingError:
+        fail("there are no migrations beside the package; install a checkout with pip's --editable")
 
 
 def with_database(work: Callable[[Database, Settings], Awaitable[Result]]) -> Result:

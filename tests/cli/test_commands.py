@@ -63,6 +63,15 @@ def test_migrate_brings_an_empty_database_up_to_date_and_can_be_repeated(
     assert "id" in taskflow("users", "list", DATABASE_URL=url).stdout
 
 
+def test_a_package_without_its_migrations_says_how_to_install_it(
+    new_empty_database: NewDatabase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("app.db.migrations.CONFIGURATION", tmp_path / "alembic.ini")
+    done = taskflow("migrate", DATABASE_URL=new_empty_database())
+    assert done.returncode == 1
+    assert done.stderr.startswith("taskflow: there are no migrations beside the package")
+
+
 def test_a_user_is_created_listed_and_can_log_in(run: Run, database_url: str) -> None:
     done = create(run, "ada")
     assert done.returncode == 0, done.stderr
