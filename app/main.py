@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     What concerns connections is done by `taskflow serve` alone: slow clients are cut off, surplus
     requests are refused, and those of clients that have gone are cancelled.
 
-    Raises `InvalidSettings` without a `database_url`.
+    Raises `InvalidSettings` without a `database_url`, and for what `OTEL_*` variables say wrongly.
     """
 
     @asynccontextmanager
@@ -91,8 +91,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.rate_limiter = RateLimiter(
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None
     )
-    # Argon2 takes a core for itself: more at once than half of them would starve the event loop.
-    app.state.password_hasher = PasswordHasher(concurrency=max(1, (os.cpu_count() or 1) // 2))
+    # Argon2 takes a core for itself: more at once than half of them, in all workers together, would
+    # starve the event loops.
+    at_once = (os.cpu_count() or 1) // (2 * settings.workers)
+    app.state.password_hasher = PasswordHasher(concurrency=max(1, at_once))
     app.state.metrics = metrics = Metrics(app.state.database.pool_state)
     app.state.admission = Admission(
         settings.maximum_concurrent_requests, cors_origins=settings.cors_origins
