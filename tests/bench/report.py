@@ -13,7 +13,6 @@ from tests.bench.sides import SIDES
 # do not have.
 GOALS_AGAINST_PEER = {"list": 4.0, "read": 5.0, "create": 6.0, "patch": 5.0, "mix": 4.5}
 GOAL_AGAINST_FLOOR = 0.5
-AIM_AGAINST_FLOOR = 0.65
 GOAL_TAIL = 4.0
 
 # The slices of each round by side, by call.

@@ -7,7 +7,7 @@ from app.core.settings import Environment, InvalidSettings, Settings, load_setti
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / ".env.example"
-COMPOSE_ONLY = {"POSTGRES_PASSWORD", "DATABASE_HOST"}
+COMPOSE = ROOT / "compose.yaml"
 
 
 def shown() -> dict[str, str]:
@@ -19,8 +19,10 @@ def test_every_setting_stands_in_the_example() -> None:
     assert {name.upper() for name in Settings.model_fields} - set(shown()) == set()
 
 
-def test_the_example_shows_nothing_that_is_no_setting() -> None:
-    assert set(shown()) - {name.upper() for name in Settings.model_fields} == COMPOSE_ONLY
+def test_the_example_shows_nothing_but_settings_of_the_service_and_of_compose() -> None:
+    of_compose = set(re.findall(r"\$\{([A-Z_]+)", COMPOSE.read_text()))
+    assert of_compose - set(shown()) == set()
+    assert set(shown()) - {name.upper() for name in Settings.model_fields} <= of_compose
 
 
 def test_a_plain_copy_of_the_example_serves_development() -> None:
