@@ -18,7 +18,6 @@ ROUTES: list[BaseRoute] = [
     *api_keys.routes,
     *repeatable_tasks.routes,
     *task_batch.routes,
-    # Before the tasks themselves, whose path takes any name for an id.
     *task_export.routes,
     *tasks.routes,
 ]

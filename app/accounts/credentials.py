@@ -15,16 +15,15 @@ from fastapi import Request, Security
 from fastapi.params import Depends as DependsParameter
 from fastapi.security import OAuth2PasswordBearer
 from sqlalchemy import BigInteger, ColumnElement, bindparam, exists, func, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.errors import InsufficientScope, Unauthenticated
 from app.accounts.models import Credential, Scope, User
 from app.core.metrics import AUTHENTICATIONS
 from app.core.rate_limits import RateLimited, spend
-from app.core.routing import Authenticator
+from app.core.routing import API, Authenticator
 from app.core.security import is_well_formed_token, token_digest
-from app.db.errors import report
+from app.db.errors import DATABASE_ERRORS, report
 from app.db.session import Session, get_database
 from app.db.statements import Statement
 
@@ -199,7 +198,7 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
             try:
                 async with get_database(request).session() as session:
                     await _note_use(session, actor, digest)
-            except (SQLAlchemyError, OSError) as error:
+            except DATABASE_ERRORS as error:
                 # A database that takes no writes may still answer what was asked.
                 report(error)
         if not scopes <= actor.scopes:
@@ -224,7 +223,7 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
 
 
 bearer = BearerCredential(
-    tokenUrl="/api/v1/auth/token",
+    tokenUrl=f"{API}/auth/token",
     scheme_name="Login",
     scopes=SCOPES,
     description=(

@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import partial
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from app.cli.acceptor import SEATS, Acceptor, Shares
@@ -37,8 +36,6 @@ def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
     signal.signal(signal.SIGTERM, end_unless_done)
     with suppress(KeyboardInterrupt):
         server.run(sockets)
-    if not server.started:
-        sys.exit(STARTUP_FAILURE)
 
 
 class Server(uvicorn.Server):

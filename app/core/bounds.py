@@ -1,4 +1,4 @@
-"""The bounds of what is answered, for the document alone.
+"""Bounds that several features share, and those of answers, which are for the document alone.
 
 What is read from the database was checked when it came in, so answers are not checked again; but
 whoever generates a client, or a column for what it gets, learns here how much there can be.

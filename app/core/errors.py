@@ -26,8 +26,7 @@ CONFIRM_CREDENTIAL = "taskflow.confirm_credential"
 class APIError(HTTPException):
     """The base of every error of the contract. Subclasses declare `status`, `code` and `message`.
 
-    It is an `HTTPException` because FastAPI turns any other error raised while the body is read
-    into a 400 of its own.
+    It is an `HTTPException` so that one handler renders these and what Starlette raises.
     """
 
     status: ClassVar[int]
@@ -175,16 +174,11 @@ _CODES_BY_TYPE: dict[str, FieldErrorCode] = {
     "too_short": "too_short",
     "string_too_long": "too_long",
     "too_long": "too_long",
-    "greater_than": "out_of_range",
     "greater_than_equal": "out_of_range",
-    "less_than": "out_of_range",
     "less_than_equal": "out_of_range",
-    "finite_number": "out_of_range",
     "out_of_range": "out_of_range",
     "int_parsing_size": "out_of_range",
     "duplicate": "duplicate",
-    "incorrect": "incorrect",
-    "string_unicode": "invalid",
 }
 _MESSAGES_BY_TYPE = {
     "missing": "This field is required",
@@ -254,12 +248,6 @@ def as_api_error(error: BaseException) -> APIError:
             return ValidationFailed(errors=field_errors(error.errors()))
         case StarletteHTTPException(status_code=404):
             return NotFound()
-        case StarletteHTTPException(status_code=405):
-            return MethodNotAllowed(headers=error.headers)
-        case StarletteHTTPException(status_code=400):
-            return ValidationFailed(
-                errors=[FieldError(field="body", message="Cannot be read", code="invalid")]
-            )
     return InternalError()
 
 

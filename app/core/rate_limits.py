@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import structlog
 from fastapi import Request
 from limits import RateLimitItem
-from limits.aio.storage import RedisStorage, Storage
+from limits.aio.storage import RedisStorage
 from limits.errors import StorageError
 from starlette.types import Scope
 
@@ -60,22 +60,15 @@ class Quota(NamedTuple):
         return max(0, self.limit.amount - self.used)
 
 
-class MemoryStorage(Storage):
+class MemoryStorage:
     """The counters of this process: per key the count, and when its window ends.
 
     The storage that comes with `limits` walks through all of its keys at each hit.
     """
 
-    STORAGE_SCHEME = None
-
     def __init__(self) -> None:
-        super().__init__()
         self._windows: dict[Hashable, tuple[int, float]] = {}
         self._sweep_at = 0.0
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        return ValueError
 
     def _window(self, key: Hashable, now: float) -> tuple[int, float]:
         count, end = self._windows.get(key, (0, now))
@@ -98,17 +91,6 @@ class MemoryStorage(Storage):
 
     async def get_expiry(self, key: Hashable) -> float:
         return self._window(key, time.time())[1]
-
-    async def check(self) -> bool:
-        return True
-
-    async def reset(self) -> int:
-        count = len(self._windows)
-        self._windows.clear()
-        return count
-
-    async def clear(self, key: Hashable) -> None:
-        self._windows.pop(key, None)
 
 
 class RateLimiter:
@@ -150,7 +132,7 @@ class RateLimiter:
         if self._redis is None:
             return _quota(limit, *self._memory.count(key, limit.get_expiry(), time.time()))
 
-        async def count(storage: Storage) -> Quota:
+        async def count(storage: MemoryStorage | RedisStorage) -> Quota:
             used = await storage.incr(key, limit.get_expiry())
             return _quota(limit, used, await storage.get_expiry(key))
 
@@ -172,13 +154,13 @@ class RateLimiter:
         """What is left, without counting."""
         key = self._key(limit, identifiers)
 
-        async def read(storage: Storage) -> Quota:
+        async def read(storage: MemoryStorage | RedisStorage) -> Quota:
             return _quota(limit, await storage.get(key), await storage.get_expiry(key))
 
         quota = None if self._is_away else await self._in_redis(read)
         return quota or await read(self._memory)
 
-    async def _in_redis(self, work: Callable[[Storage], Awaitable[Quota]]) -> Quota | None:
+    async def _in_redis(self, work: Callable[[RedisStorage], Awaitable[Quota]]) -> Quota | None:
         """What `work` gives; None without a Redis, or if it does not do the work."""
         if self._redis is None:
             return None

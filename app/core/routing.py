@@ -56,7 +56,7 @@ class Authenticator(SecurityBase):
 
     @abstractmethod
     async def authenticate(self, request: Request, scopes: frozenset[str]) -> None:
-        """Remember who is asking in the request, or raise the 401 or 403 that answers it."""
+        """Remember who is asking in the request, or raise one of the `errors` that answers it."""
 
     @abstractmethod
     async def __call__(self, request: Request) -> Any:  # noqa: ANN401 - core knows no users

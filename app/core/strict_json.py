@@ -10,7 +10,7 @@ from app.core.errors import MalformedJSON, ValidationFailed, field_errors
 from app.core.responses import FieldError
 
 compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""JSON as it is stored and measured. Raises `ValueError` for what is too long a number."""
+"""JSON as it is stored and measured."""
 
 
 def read_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
@@ -41,8 +41,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
         raise _RepeatedMembersError
 
 
-# Numbers are not looked at: some have more digits than Python reads.
-_NAMES = json.JSONDecoder(object_pairs_hook=_refuse_repeated, parse_int=len, parse_float=len)
+_NAMES = json.JSONDecoder(object_pairs_hook=_refuse_repeated)
 
 
 class _Members(dict[str, Any]):
@@ -77,5 +76,5 @@ def _repeated_members(body: bytes) -> list[dict[str, Any]]:
             for index, item in enumerate(value):
                 walk(item, (*location, index))
 
-    walk(json.loads(body, object_pairs_hook=_Members, parse_int=len), ("body",))
+    walk(json.loads(body, object_pairs_hook=_Members), ("body",))
     return found

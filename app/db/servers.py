@@ -33,7 +33,7 @@ class NoSuitableServer(ConnectionError):
 
 
 class NotLetIn(ConnectionError):
-    """A server answers that it takes no connection: it starts or stops, or has too many."""
+    """A server refuses a connection: it starts or stops, has too many, or we are not let in."""
 
     def __init__(self, refusal: asyncpg.PostgresError) -> None:
         super().__init__()

@@ -261,8 +261,8 @@ async def get_transaction(request: Request) -> AsyncGenerator[AsyncSession]:
 
 
 SessionDep = Annotated[Session, Depends(get_session)]
-# With FastAPI's default scope these would end after the answer is sent; what fails then would leave
-# a client with a 2xx for nothing.
+# The scope is for routes that are FastAPI's own, where by default these would end after the answer
+# is sent: what fails then would leave a client with a 2xx for nothing. `Endpoint` knows no other.
 OrmSessionDep = Annotated[AsyncSession, Depends(get_orm_session, scope="function")]
 """For what is rarely asked: SQLAlchemy's own session, in AUTOCOMMIT."""
 TransactionDep = Annotated[AsyncSession, Depends(get_transaction, scope="function")]

@@ -71,16 +71,12 @@ async def in_format(
     form: FileFormat, batches: AsyncGenerator[Sequence[Task]]
 ) -> AsyncGenerator[bytes]:
     """The pieces of the file that holds the tasks of all batches, the end of which it needs."""
-
-    def render(tasks: Sequence[Task]) -> bytes:
-        return form.render(tasks)
-
     lead = form.opening
     separator = form.before_first
     async for tasks in batches:
         if tasks:
             # In a thread: it may take 100 ms, and others' requests must go on.
-            yield lead + separator + await to_thread.run_sync(render, tasks)
+            yield lead + separator + await to_thread.run_sync(form.render, tasks)
             lead, separator = b"", form.between
     yield lead + form.closing
 

@@ -31,6 +31,7 @@ from sqlalchemy.orm import aliased
 
 from app.tasks.models import METADATA_MAX_BYTES, Task, TaskStatus
 from app.tasks.queries import columns, moment_of_change
+from app.tasks.schemas import TaskReplace
 
 # Text, as the driver copies it; PostgreSQL makes the rest of it, over its whole range.
 staged = Table(
@@ -108,16 +109,7 @@ def delete_repeated() -> Delete:
 
 
 # What a replacement replaces, as a PUT would.
-_REPLACED = (
-    "title",
-    "description",
-    "status",
-    "priority",
-    "tags",
-    "due_at",
-    "due_on",
-    "metadata",
-)
+_REPLACED = tuple(TaskReplace.model_fields)
 
 
 def create(owner_id: int, first: int, last: int) -> InsertOrUpdate:

@@ -343,7 +343,7 @@ async def test_the_counters_of_ended_windows_are_forgotten() -> None:
             await storage.incr(str(number), 60)
         clock.shift(61)
         await storage.incr("last", 60)
-        assert await storage.reset() == 1
+        assert list(storage._windows) == ["last"]  # noqa: SLF001 - nothing else tells it
 
 
 async def test_behind_a_trusted_proxy_seen_as_a_mapped_address_clients_count_apart(
