@@ -121,7 +121,7 @@ def _install_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> N
         app.add_middleware(
             PreflightedCORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["*"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )

@@ -177,7 +177,6 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
         actor = actors.get(digest)
         if actor is not None:
             REMEMBERED.inc()
-            request.scope["taskflow.remembered"] = digest
         else:
             if not is_well_formed_token(token, prefixes=TOKEN_PREFIXES):
                 REFUSED.inc()
@@ -191,6 +190,7 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
             LOOKED_UP.inc()
             actors.put(digest, actor)
         request.scope["taskflow.actor"] = actor
+        request.scope["taskflow.digest"] = digest
         request.scope["taskflow.user_id"] = actor.user_id
         structlog.contextvars.bind_contextvars(user_id=actor.user_id)
         await spend(request, "api", settings.rate_limit_api, str(actor.credential_id))
@@ -205,15 +205,14 @@ class BearerCredential(OAuth2PasswordBearer, Authenticator):
             raise InsufficientScope(scopes)
 
     async def confirm(self, request: Request) -> None:
-        """Raise `Unauthenticated` if the actor was remembered and the credential has ended."""
-        digest = request.scope.get("taskflow.remembered")
-        if digest is None:
+        """Raise `Unauthenticated` if the actor's credential has ended since it was looked up."""
+        actor = request.scope.get("taskflow.actor")
+        if actor is None:
             return
         try:
-            session = Session(get_database(request))
-            await ensure_credential_is_live(session, request.scope["taskflow.actor"])
+            await ensure_credential_is_live(Session(get_database(request)), actor)
         except Unauthenticated:
-            request.app.state.actors.drop(digest)
+            request.app.state.actors.drop(request.scope["taskflow.digest"])
             raise
 
     async def __call__(self, request: Request) -> Actor:  # type: ignore[override]  # the actor, not the token

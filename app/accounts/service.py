@@ -20,7 +20,7 @@ from app.accounts.models import (
 )
 from app.accounts.passwords import PasswordGuesses, check_password_policy
 from app.accounts.schemas import AccountClosing, PasswordChange, UserCreate, UserUpdate
-from app.core.errors import ValidationFailed
+from app.core.errors import APIError, ValidationFailed
 from app.core.responses import FieldError
 from app.core.security import PasswordHasher
 from app.core.settings import Settings
@@ -58,10 +58,15 @@ def _taken_names_told() -> Iterator[None]:
     except IntegrityError as error:
         match violated_constraint(error):
             case "uq_users_username":
-                raise UsernameTaken from None
+                raise _taken(UsernameTaken, "username") from None
             case "uq_users_email_key":
-                raise EmailTaken from None
+                raise _taken(EmailTaken, "email") from None
         raise
+
+
+def _taken(error: type[UsernameTaken | EmailTaken], name: str) -> APIError:
+    fault = FieldError(field=f"body.{name}", message=error.message, code="duplicate")
+    return error(errors=[fault])
 
 
 async def find_user(session: AsyncSession, name: str) -> User | None:

@@ -76,7 +76,7 @@ class PayloadTooLarge(APIError):
 class UnsupportedMediaType(APIError):
     status = 415
     code = "unsupported_media_type"
-    message = "The body's Content-Type is not supported here"
+    message = "The body's Content-Type or Content-Encoding is not supported here"
 
 
 class InternalError(APIError):
@@ -204,7 +204,8 @@ def _message_of(error: Mapping[str, Any]) -> str:
         things = "items" if error["ctx"]["field_type"] == "List" else "characters"
         return f"Input should have at most {error['ctx']['max_length']} {things}"
     if error["type"] == "too_short":
-        return f"Input should have at least {error['ctx']['min_length']} items"
+        number = error["ctx"]["min_length"]
+        return f"Input should have at least {number} {'item' if number == 1 else 'items'}"
     if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == NO_NUL:
         return "Input must not hold NUL"
     message: str = error["msg"]

@@ -66,8 +66,9 @@ class Authenticator(SecurityBase):
     async def confirm(self, request: Request) -> None:
         """Raise the 401 if the credential has ended since this worker last looked it up.
 
-        Called before a 4xx is answered: the identity may have come from the worker's memory, and
-        whoever lost it meanwhile is told so, and not what is wrong with the rest of the request.
+        Called before a 4xx is answered: the identity may have come from the worker's memory, or the
+        body may have been long on its way. Whoever lost the credential meanwhile is told so, and
+        not what is wrong with the rest of the request.
         """
 
 
@@ -199,11 +200,13 @@ class StrictRoute(APIRoute):
         scopes = frozenset(_scopes(self.dependant))
         query_names = _query_names(self.dependant)
         media_types = _media_types(self)
+        unknown_conditions = _unknown_conditions(self) if self.refuses_unknown_parameters else set()
 
         async def handle_strictly(request: Request) -> Response:
             if authenticator is not None:
                 request.scope[CONFIRM_CREDENTIAL] = authenticator.confirm
                 await authenticator.authenticate(request, scopes)
+            _check_conditions(request, unknown_conditions)
             _check_media_type(request, media_types)
             if self.refuses_unknown_parameters:
                 _check_query_names(request, query_names)
@@ -254,6 +257,29 @@ def _media_types(route: APIRoute) -> frozenset[str]:
     return frozenset({"application/json"})
 
 
+def _unknown_conditions(route: APIRoute) -> set[bytes]:
+    """The conditions (RFC 9110, section 13) under which the route writes nothing."""
+    if "GET" in (route.methods or ()):
+        return set()
+    known = {
+        field.alias.lower().encode()
+        for sub in _dependants(route.dependant)
+        for field in sub.header_params
+    }
+    return {b"if-match", b"if-none-match"} - known
+
+
+def _check_conditions(request: Request, unknown_conditions: set[bytes]) -> None:
+    if not unknown_conditions:
+        return
+    for name, _ in request.scope["headers"]:
+        if name in unknown_conditions:
+            # A write that goes on regardless is what a condition is there to prevent.
+            message = "This call does not know this condition"
+            fault = FieldError(field=f"header.{name.decode()}", message=message, code="unknown")
+            raise ValidationFailed(errors=[fault])
+
+
 _NO_BODY = FieldError(field="body", message="This call takes no body", code="unknown")
 
 
@@ -274,8 +300,14 @@ def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
     if not given and not has_body:
         # The answer names the body as missing, which helps more.
         return
-    if len(given) != 1 or given[0] not in media_types or set(codings) - {b"identity"}:
-        raise UnsupportedMediaType
+    if len(given) != 1 or given[0] not in media_types:
+        message = f"Input should be {' or '.join(sorted(media_types))}"
+        fault = FieldError(field="header.content-type", message=message, code="invalid")
+        raise UnsupportedMediaType(errors=[fault])
+    if set(codings) - {b"identity"}:
+        message = "The body must not be compressed"
+        fault = FieldError(field="header.content-encoding", message=message, code="invalid")
+        raise UnsupportedMediaType(errors=[fault])
 
 
 def _check_query_names(request: Request, query_names: dict[str, bool]) -> None:

@@ -81,6 +81,8 @@ def _parse_instant(value: object) -> datetime:
         instant = None
     if instant is None:
         message = "Input should be an instant with an offset, 2026-11-22T09:30:00Z"
+        if " " in text:
+            message += "; in a query a + is written %2B"
         raise PydanticCustomError("instant_invalid", message)
     try:
         return instant.astimezone(UTC)

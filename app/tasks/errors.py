@@ -22,7 +22,7 @@ class VersionConflict(APIError):
 
     status = 412
     code = "version_conflict"
-    message = "The task has changed since, or is not as the condition says"
+    message = "The task has changed since, or is not as the condition says; read it again"
 
 
 class AnswerTooLarge(PayloadTooLarge):

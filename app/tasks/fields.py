@@ -137,7 +137,10 @@ Tags = Annotated[
 DueAt = Annotated[
     InstantInput | None,
     Field(
-        description="The instant by which it is due; not together with `due_on`.",
+        description=(
+            "The instant by which it is due, to the microsecond: what is finer is cut; not "
+            "together with `due_on`."
+        ),
         examples=["2026-12-01T09:30:00Z"],
     ),
 ]

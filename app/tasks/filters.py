@@ -102,9 +102,10 @@ class TaskFilters(InputModel):
         description=(
             "Full text over title, description and tags, without regard to case and accents. Every "
             'word must be there, the last one also as a prefix; `"a phrase"` in this order; '
-            "`-without` this. Chinese and Japanese are found by any run of their characters. In "
-            "very long texts phrases and runs are known up to the 16,383rd word or such character, "
-            "and of each to its 255th place."
+            "`-without` this. Chinese and Japanese are found by any run of their characters. "
+            "Phrases and runs are found where each of their words or characters stands among its "
+            "first 255 places in the task, and among the first 16,383 of all; words by themselves "
+            "wherever they stand, unless they have more than 2,046 bytes."
         ),
         examples=['water "lemon tree" -roses'],
     )

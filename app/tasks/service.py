@@ -57,7 +57,11 @@ def refusal_of(constraint: str | None, given: Mapping[str, Any]) -> APIError | N
             # The account was closed after the statement had begun.
             return Unauthenticated()
         case str(name) if name == UNIQUE_EXTERNAL_ID:
-            return ExternalIdTaken()
+            fault = FieldError(
+                field="body.external_id", message=ExternalIdTaken.message, code="duplicate"
+            )
+            # Whoever restores a task gives none.
+            return ExternalIdTaken(errors=[fault] if given.get("external_id") else [])
         case str(name) if name == METADATA_SIZE:
             return _invalid("metadata", METADATA_TOO_LARGE, "too_long")
         case str(name) if name == METADATA_DEPTH:
@@ -254,7 +258,7 @@ async def list_tasks(
     binding = {
         "sort": query.sort,
         "time_zone": query.time_zone,
-        **{k: sorted(v) if isinstance(v, list) else v for k, v in asked.items()},
+        **{k: sorted({*v}) if isinstance(v, list) else v for k, v in asked.items()},
     }
     return await _read_page(
         session,

@@ -204,7 +204,7 @@ async def test_a_body_that_is_no_form_keeps_the_envelope(
 ) -> None:
     response = await client.post("/api/v1/auth/token", json=grant(user))
 
-    assert_error(response, 415, "unsupported_media_type")
+    assert_error(response, 415, "unsupported_media_type", fields={"header.content-type": "invalid"})
 
 
 async def test_a_form_that_is_too_large_keeps_the_envelope(

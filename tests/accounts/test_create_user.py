@@ -121,7 +121,7 @@ async def test_a_taken_username_is_refused_whatever_its_case(client: httpx.Async
 
     for name in (first["username"], first["username"].upper()):
         response = await client.post("/api/v1/users", json=registration(username=name))
-        assert_error(response, 409, "username_taken")
+        assert_error(response, 409, "username_taken", fields={"body.username": "duplicate"})
         assert response.json()["message"] == "Username already exists"
 
 
@@ -129,7 +129,12 @@ async def test_if_both_are_taken_the_username_is_named(client: httpx.AsyncClient
     data = registration()
     assert (await client.post("/api/v1/users", json=data)).status_code == 201
 
-    assert_error(await client.post("/api/v1/users", json=data), 409, "username_taken")
+    assert_error(
+        await client.post("/api/v1/users", json=data),
+        409,
+        "username_taken",
+        fields={"body.username": "duplicate"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +158,7 @@ async def test_a_taken_email_is_refused_whatever_its_case_and_form(
     assert created.json()["data"]["email"] == first.format(unique)
 
     response = await client.post("/api/v1/users", json=registration(email=second.format(unique)))
-    assert_error(response, 409, "email_taken")
+    assert_error(response, 409, "email_taken", fields={"body.email": "duplicate"})
     assert response.json()["message"] == "Email already registered"
 
 
@@ -171,7 +176,7 @@ async def test_of_twenty_registrations_of_a_name_at_once_one_is_made(
     assert sorted(response.status_code for response in responses) == [201] + [409] * 19
     refused = [response for response in responses if response.status_code == 409]
     for response in refused:
-        assert_error(response, 409, "username_taken")
+        assert_error(response, 409, "username_taken", fields={"body.username": "duplicate"})
 
 
 async def test_of_twenty_registrations_of_an_address_at_once_one_is_made(
@@ -185,7 +190,7 @@ async def test_of_twenty_registrations_of_an_address_at_once_one_is_made(
     assert sorted(response.status_code for response in responses) == [201] + [409] * 19
     for response in responses:
         if response.status_code == 409:
-            assert_error(response, 409, "email_taken")
+            assert_error(response, 409, "email_taken", fields={"body.email": "duplicate"})
 
 
 async def test_registration_can_be_closed(new_database: NewDatabase) -> None:

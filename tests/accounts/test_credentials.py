@@ -1,14 +1,16 @@
 """401 in all its forms, and the end of a credential holding at once, everywhere."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text
 
 from app.accounts.credentials import Actor, ActorCache
-from app.core.security import PasswordHasher, is_well_formed_token, new_token
+from app.core.security import PasswordHasher, is_well_formed_token, new_token, token_digest
 from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
@@ -16,11 +18,13 @@ from tests.conftest import NewAccount
 from tests.support import (
     CHEAP_HASH,
     PASSWORD,
+    SECRET_KEY,
     Account,
     assert_error,
     http_client,
     served,
     statements_of,
+    until,
 )
 
 ENDINGS = {
@@ -118,6 +122,24 @@ async def test_after_its_end_a_credential_learns_nothing_about_the_rest_of_the_r
     response = await alice.client.request(
         method, path, content=body, headers={"Content-Type": "application/json"}
     )
+    assert_error(response, 401, "unauthenticated")
+
+
+async def test_a_credential_that_ends_while_the_body_comes_learns_nothing_about_it(
+    app: FastAPI, alice: Account, database: Database
+) -> None:
+    actors: ActorCache = app.state.actors
+    digest = token_digest(alice.token, SECRET_KEY)
+    assert actors.get(digest) is None
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"title":'
+        await until(lambda: actors.get(digest) is not None)
+        await end_credential(database, alice, "revoked")
+        yield b'""}'
+
+    headers = {"Content-Type": "application/json"}
+    response = await alice.client.post("/api/v1/tasks", content=body(), headers=headers)
     assert_error(response, 401, "unauthenticated")
 
 

@@ -48,5 +48,5 @@ async def test_a_body_that_is_no_form_keeps_the_envelope(
 ) -> None:
     response = await client.post("/api/v1/auth/revoke", json={"token": alice.token})
 
-    assert_error(response, 415, "unsupported_media_type")
+    assert_error(response, 415, "unsupported_media_type", fields={"header.content-type": "invalid"})
     assert (await alice.client.get("/api/v1/users/me")).status_code == 200

@@ -37,11 +37,11 @@ async def test_names_of_others_are_taken_and_the_own_in_another_case_is_not(
     alice: Account, bob: Account
 ) -> None:
     taken = await alice.client.patch("/api/v1/users/me", json={"username": bob.username.upper()})
-    assert_error(taken, 409, "username_taken")
+    assert_error(taken, 409, "username_taken", fields={"body.username": "duplicate"})
     taken = await alice.client.patch(
         "/api/v1/users/me", json={"email": f"{bob.username.upper()}@example.com"}
     )
-    assert_error(taken, 409, "email_taken")
+    assert_error(taken, 409, "email_taken", fields={"body.email": "duplicate"})
     own = await alice.client.patch("/api/v1/users/me", json={"username": alice.username.upper()})
     assert own.status_code == 200
 

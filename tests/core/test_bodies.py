@@ -99,7 +99,8 @@ async def test_a_body_of_another_type_is_refused(alice: Account, content_type: s
     headers = {} if content_type is None else {"Content-Type": content_type}
     response = await alice.client.post("/api/v1/tasks", content=b'{"title": "x"}', headers=headers)
 
-    assert_error(response, 415, "unsupported_media_type")
+    assert_error(response, 415, "unsupported_media_type", fields={"header.content-type": "invalid"})
+    assert response.json()["errors"][0]["message"] == "Input should be application/json"
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
@@ -118,23 +119,28 @@ async def test_a_compressed_body_is_refused(alice: Account) -> None:
         "/api/v1/tasks", content=b'{"title": "x"}', headers=JSON | {"Content-Encoding": "gzip"}
     )
 
-    assert_error(response, 415, "unsupported_media_type")
+    fields = {"header.content-encoding": "invalid"}
+    assert_error(response, 415, "unsupported_media_type", fields=fields)
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "part"),
     [
-        [("Content-Type", "application/json"), ("Content-Type", "text/plain")],
-        [("Content-Type", "application/json;charset=utf-8"), ("Content-Type", "text/plain")],
-        [*JSON.items(), ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")],
+        ([("Content-Type", "application/json"), ("Content-Type", "text/plain")], "type"),
+        ([("Content-Type", "application/json;charset=utf-8"), ("Content-Type", "a/b")], "type"),
+        (
+            [*JSON.items(), ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")],
+            "encoding",
+        ),
     ],
 )
 async def test_a_body_of_two_kinds_is_refused(
-    alice: Account, headers: list[tuple[str, str]]
+    alice: Account, headers: list[tuple[str, str]], part: str
 ) -> None:
     response = await alice.client.post("/api/v1/tasks", content=b'{"title": "x"}', headers=headers)
 
-    assert_error(response, 415, "unsupported_media_type")
+    fields = {f"header.content-{part}": "invalid"}
+    assert_error(response, 415, "unsupported_media_type", fields=fields)
 
 
 async def test_a_body_behind_an_upgrade_header_is_a_body_and_no_second_request(

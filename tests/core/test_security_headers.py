@@ -115,6 +115,7 @@ async def test_a_preflight_of_a_set_origin_allows_every_method_and_header(
     assert response.content == b""
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert method in response.headers["Access-Control-Allow-Methods"]
+    assert "QUERY" not in response.headers["Access-Control-Allow-Methods"]
     assert "idempotency-key" in response.headers["Access-Control-Allow-Headers"]
     assert response.headers["X-Request-ID"]
     assert response.headers["X-Content-Type-Options"] == "nosniff"

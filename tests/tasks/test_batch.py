@@ -255,6 +255,8 @@ async def test_without_atomic_failures_stand_beside_what_was_done(alice: Account
         "external_id_taken",
         "version_conflict",
     ]
+    blamed = each[1]["error"]["errors"]
+    assert [one["field"] for one in blamed] == ["body.operations[1].task.external_id"]
     assert await stored(alice) == [each[3]["data"], each[4]["data"]]
 
 

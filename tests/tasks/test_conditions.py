@@ -237,3 +237,26 @@ async def test_of_concurrent_deletions_and_patches_in_one_version_one_wins(alice
         )
         assert sum(response.is_success for response in responses) == 1
         assert {response.status_code for response in responses} <= {200, 404, 412}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "header"),
+    [
+        ("POST", "", "If-None-Match"),
+        ("POST", "", "If-Match"),
+        ("POST", "/batch", "If-Match"),
+        ("PATCH", "/{id}", "If-None-Match"),
+        ("DELETE", "/{id}", "If-None-Match"),
+        ("POST", "/{id}/restore", "If-None-Match"),
+    ],
+)
+async def test_a_write_is_refused_under_a_condition_that_it_does_not_know(
+    alice: Account, method: str, path: str, header: str
+) -> None:
+    task = await alice.create_task()
+    response = await alice.client.request(
+        method, f"/api/v1/tasks{path.format(**task)}", headers={header: "*"}
+    )
+
+    assert_error(response, 400, "validation_failed", fields={f"header.{header.lower()}": "unknown"})
+    assert (await alice.client.get("/api/v1/tasks")).json()["data"]["tasks"] == [task]

@@ -307,3 +307,10 @@ async def test_the_ends_of_the_calendar_can_bound_a_list_by_due_dates(alice: Acc
             alice, due_after="0001-01-01T00:00:00Z", due_before="9999-12-31T00:00:00Z", sort=sort
         )
         assert found == {"task"}
+
+
+async def test_a_plus_that_was_not_encoded_is_told(alice: Account) -> None:
+    response = await alice.client.get("/api/v1/tasks?due_after=2026-01-01T00:00:00+01:00")
+
+    assert_error(response, 400, "validation_failed", fields={"query.due_after": "invalid"})
+    assert response.json()["errors"][0]["message"].endswith("; in a query a + is written %2B")

@@ -156,7 +156,12 @@ async def write_all(owner: Account) -> None:
     assert [answer.status_code for answer in answers] == [201, 200, 200]
     assert [answer.json()["data"]["version"] for answer in answers] == [1, 2, 2]
     taken = {"title": "Three", "external_id": "put"}
-    assert_error(await client.post(f"{API}/tasks", json=taken), 409, "external_id_taken")
+    assert_error(
+        await client.post(f"{API}/tasks", json=taken),
+        409,
+        "external_id_taken",
+        fields={"body.external_id": "duplicate"},
+    )
     changes = {"operations": [{"op": "create", "task": taken}]}
     assert_error(
         await client.post(f"{API}/tasks/batch", json=changes),

@@ -201,10 +201,15 @@ async def test_an_external_id_belongs_to_one_live_task_of_an_owner(
     await bob.create_task(external_id=" crm/4711%2F ")
 
     body = {"title": "x", "external_id": task["external_id"]}
-    assert_error(await alice.client.post("/api/v1/tasks", json=body), 409, "external_id_taken")
+    assert_error(
+        await alice.client.post("/api/v1/tasks", json=body),
+        409,
+        "external_id_taken",
+        fields={"body.external_id": "duplicate"},
+    )
     other = await alice.create_task(external_id="crm/4712")
     response = await alice.client.patch(f"/api/v1/tasks/{other['id']}", json=body)
-    assert_error(response, 409, "external_id_taken")
+    assert_error(response, 409, "external_id_taken", fields={"body.external_id": "duplicate"})
     await alice.client.delete(f"/api/v1/tasks/{task['id']}")
     assert (await alice.create_task(**body))["external_id"] == task["external_id"]
 

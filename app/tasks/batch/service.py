@@ -194,14 +194,14 @@ def _portions(tasks: Sequence[T], row_of: Callable[[T], Row]) -> Iterator[list[T
 def _blame(error: APIError, index: int, operation: Operation, *, atomic: bool) -> None:
     """Let the error's fields be those of the operation.
 
-    An error that blames no field is given one if the batch is atomic: nothing else would tell which
-    operation it was.
+    An error that blames no field is given one if the batch is atomic, since nothing else would tell
+    which operation it was, and in any batch if it is about a field of the task.
     """
     path = f"body.operations[{index}]"
     part = "task" if isinstance(operation, CreateOperation) else "changes"
     for fault in error.errors:
         fault.field = f"{path}.{part}{fault.field.removeprefix('body')}"
-    if error.errors or not atomic:
+    if error.errors or not (atomic or isinstance(error, ExternalIdTaken)):
         return
     field, code = _CULPRITS[type(error)]
     field = f"{part}.{field}" if field == "external_id" else field
