@@ -258,7 +258,7 @@ def _media_types(route: APIRoute) -> frozenset[str]:
 
 
 def _unknown_conditions(route: APIRoute) -> set[bytes]:
-    """The conditions (RFC 9110, section 13) under which the route writes nothing."""
+    """The conditions (RFC 9110, section 13) that a route which writes does not look at."""
     if "GET" in (route.methods or ()):
         return set()
     known = {
