@@ -112,6 +112,10 @@ class ShuttingDown(Unavailable):
     message = "The service is about to stop; ask another node"
 
 
+class AnswerBrokenOff(Exception):
+    """Half an answer is out, and the log tells why: only the end of the connection is left."""
+
+
 class ClientClosedRequest(APIError):
     """The client went away while it was sending; nobody reads this answer, but the log does."""
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from app.core.admission import Admission
-from app.core.errors import Overloaded
+from app.core.errors import AnswerBrokenOff, Overloaded
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 
 WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
@@ -47,6 +51,23 @@ class Cycle(RequestResponseCycle):
         if self._admission is not None and self._is_aside:
             self._is_aside = False
             self._admission.at_work += 1
+
+    async def run_asgi(self, app: "ASGI3Application") -> None:
+        """Run the application; an answer that it breaks off ends the connection, and that is all.
+
+        Uvicorn would write down the error once more, with its traceback.
+        """
+
+        async def application(
+            scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable"
+        ) -> None:
+            try:
+                await app(scope, receive, send)
+            except AnswerBrokenOff:
+                self.disconnected = True
+                self.transport.close()
+
+        await super().run_asgi(application)
 
     async def receive(self) -> Message:  # type: ignore[override]  # Starlette's type
         """The next part of the request, as ASGI has it.

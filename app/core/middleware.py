@@ -16,7 +16,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import APIError, ClientClosedRequest, Overloaded, error_response
+from app.core.errors import (
+    AnswerBrokenOff,
+    APIError,
+    ClientClosedRequest,
+    Overloaded,
+    error_response,
+)
 from app.core.lifecycle import CLIENT_HAS_GONE
 from app.core.metrics import Metrics
 from app.core.rate_limits import client_address, rate_limit_headers
@@ -135,7 +141,7 @@ class LastResortMiddleware:
 
     `report` logs an exception and returns the error that clients are shown. It stands inside of the
     other middleware, so that its answers have the headers of all others; by the scope it is told by
-    `RequestMiddleware` whether an answer has begun.
+    `RequestMiddleware` whether an answer has begun: then it raises `AnswerBrokenOff`.
     """
 
     def __init__(self, app: ASGIApp, *, report: Callable[[Exception], APIError]) -> None:
@@ -147,10 +153,12 @@ class LastResortMiddleware:
             await self.app(scope, receive, send)
         except Exception as exception:
             error = self.report(exception)
-            if STATUS in scope or scope["type"] != "http":
+            if scope["type"] != "http":
+                raise
+            if STATUS in scope:
                 # Half an answer is out; only a closed connection tells the client that it is cut.
                 log.warning("answer broken off", code=error.code)
-                raise
+                raise AnswerBrokenOff from exception
             await error_response(Request(scope), error)(scope, receive, send)
 
 

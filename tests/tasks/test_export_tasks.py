@@ -208,7 +208,10 @@ async def test_tasks_that_stand_throughout_are_there_once_while_others_come_and_
 
 
 async def test_a_credential_revoked_meanwhile_breaks_the_export_off(
-    alice: Account, database: Database, log_lines: list[dict[str, Any]]
+    alice: Account,
+    database: Database,
+    log_lines: list[dict[str, Any]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     # More than goes into the buffers between the service and a client that does not read.
     await add_tasks(database, alice, 6 * TASKS_AT_ONCE, size=15_000)
@@ -219,6 +222,7 @@ async def test_a_credential_revoked_meanwhile_breaks_the_export_off(
     warnings = [line for line in log_lines if line["event"] == "answer broken off"]
     assert [line["code"] for line in warnings] == ["unauthenticated"]
     assert not [line for line in log_lines if line["event"] == "unhandled error"]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_database_that_goes_away_meanwhile_breaks_the_export_off(
