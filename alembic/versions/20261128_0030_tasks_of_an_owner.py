@@ -1,8 +1,9 @@
 """An index of all tasks of an owner, for the end of an account.
 
 The others hold what is in the trash or what is not, so that nothing but a look at every task there
-is told PostgreSQL which ones go with an account: with three hundred thousand of others that took
-half a second, even for an account without a task. While the index is built writes wait.
+is told PostgreSQL which ones go with an account. Among two million, all in memory, an account of a
+thousand tasks took half a second to close, and takes 15 ms with the index. To build it takes
+another second, in which writes wait.
 """
 
 from collections.abc import Sequence
