@@ -92,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None
     )
     # Argon2 takes a core for itself: more at once than half of them, in all workers together, would
-    # starve the event loops.
+    # starve the event loops. Each has at least one.
     at_once = (os.cpu_count() or 1) // (2 * settings.workers)
     app.state.password_hasher = PasswordHasher(concurrency=max(1, at_once))
     app.state.metrics = metrics = Metrics(app.state.database.pool_state)

@@ -17,7 +17,7 @@ Create, find and change people's tasks.
 
 Every success is `{"status": "success", "message": …, "data": …}`; every error has a stable `code`,
 and names the fields to blame in `errors`. Unknown fields and parameters are refused by name, and so
-are `If-Match` and `If-None-Match` on a write that does not know the condition.
+are, but for OAuth 2's calls, `If-Match` and `If-None-Match` on a write that does not know them.
 
 `/api/v1` never breaks: fields, parameters and operations may be added, so ignore what you do not
 know. What a later version will not have is marked as deprecated here and goes on working; its

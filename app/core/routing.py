@@ -34,7 +34,7 @@ from app.core.errors import (
     ValidationFailed,
     field_errors,
 )
-from app.core.responses import FieldError
+from app.core.responses import FieldError, FieldErrorCode
 from app.core.strict_json import read_json
 
 API = "/api/v1"
@@ -258,7 +258,7 @@ def _media_types(route: APIRoute) -> frozenset[str]:
 
 
 def _unknown_conditions(route: APIRoute) -> set[bytes]:
-    """The conditions (RFC 9110, section 13) that a route which writes does not look at."""
+    """Of `If-Match` and `If-None-Match` (RFC 9110, section 13), what the route would ignore."""
     if "GET" in (route.methods or ()):
         return set()
     known = {
@@ -302,7 +302,8 @@ def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
         return
     if len(given) != 1 or given[0] not in media_types:
         message = f"Input should be {' or '.join(sorted(media_types))}"
-        fault = FieldError(field="header.content-type", message=message, code="invalid")
+        code: FieldErrorCode = "invalid" if given else "missing"
+        fault = FieldError(field="header.content-type", message=message, code=code)
         raise UnsupportedMediaType(errors=[fault])
     if set(codings) - {b"identity"}:
         message = "The body must not be compressed"

@@ -66,6 +66,7 @@ _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
     r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 )
+_LOST_PLUS = re.compile(r" [0-9]{2}:[0-9]{2}$")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -81,7 +82,7 @@ def _parse_instant(value: object) -> datetime:
         instant = None
     if instant is None:
         message = "Input should be an instant with an offset, 2026-11-22T09:30:00Z"
-        if " " in text:
+        if _LOST_PLUS.search(text):
             message += "; in a query a + is written %2B"
         raise PydanticCustomError("instant_invalid", message)
     try:

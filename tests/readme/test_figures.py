@@ -1,4 +1,4 @@
-"""The figures that the README gives of the benchmark are those of the runs that are kept."""
+"""The main figures that the README gives of the benchmark are those of the runs that are kept."""
 
 import json
 from pathlib import Path

@@ -26,7 +26,7 @@ from app.tasks.batch.schemas import (
     parse_operation,
 )
 from app.tasks.batch.workspace import Change, Row, Workspace
-from app.tasks.errors import AnswerTooLarge, ExternalIdTaken, TaskNotFound, VersionConflict
+from app.tasks.errors import AnswerTooLarge, TaskNotFound, VersionConflict
 from app.tasks.models import UNIQUE_EXTERNAL_ID
 from app.tasks.schemas import TaskRead
 
@@ -194,24 +194,22 @@ def _portions(tasks: Sequence[T], row_of: Callable[[T], Row]) -> Iterator[list[T
 def _blame(error: APIError, index: int, operation: Operation, *, atomic: bool) -> None:
     """Let the error's fields be those of the operation.
 
-    An error that blames no field is given one if the batch is atomic, since nothing else would tell
-    which operation it was, and in any batch if it is about a field of the task.
+    An error that blames no field is given one if the batch is atomic: nothing else would tell which
+    operation it was.
     """
     path = f"body.operations[{index}]"
     part = "task" if isinstance(operation, CreateOperation) else "changes"
     for fault in error.errors:
         fault.field = f"{path}.{part}{fault.field.removeprefix('body')}"
-    if error.errors or not (atomic or isinstance(error, ExternalIdTaken)):
+    if error.errors or not atomic:
         return
     field, code = _CULPRITS[type(error)]
-    field = f"{part}.{field}" if field == "external_id" else field
     error.errors = [FieldError(field=f"{path}.{field}", message=error.message, code=code)]
 
 
 _CULPRITS: dict[type[APIError], tuple[str, FieldErrorCode]] = {
     TaskNotFound: ("id", "invalid"),
     VersionConflict: ("version", "incorrect"),
-    ExternalIdTaken: ("external_id", "duplicate"),
 }
 
 
