@@ -376,3 +376,9 @@ async def test_a_thousand_operations_are_a_handful_of_statements(
                 key="all",
                 most=11,
             )
+
+
+async def test_what_lacks_one_item_is_told_in_the_singular(alice: Account) -> None:
+    response = await alice.client.post("/api/v1/tasks/batch", json={"operations": []})
+
+    assert response.json()["errors"][0]["message"] == "Input should have at least 1 item"
