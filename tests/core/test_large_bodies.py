@@ -1,4 +1,4 @@
-"""What takes long to read or to validate keeps nobody else waiting."""
+"""What takes long to read, to validate or to run keeps nobody else waiting."""
 
 import asyncio
 import threading
@@ -10,7 +10,8 @@ import pytest
 
 from app.core import routing
 from app.core.strict_json import read_json
-from app.tasks.batch import service
+from app.tasks.batch import service, workspace
+from app.tasks.batch.documents import stored_size
 from app.tasks.batch.schemas import parse_operation
 from tests.support import Account
 from tests.tasks.batches import create, results, run
@@ -59,6 +60,19 @@ async def test_others_are_answered_while_the_operations_of_a_batch_are_validated
 ) -> None:
     turn = Turn(parse_operation)
     monkeypatch.setattr(service, "parse_operation", turn)
+    operations = [create(title=f"{n}") for n in range(service.OPERATIONS_AT_ONCE + 1)]
+    writing = asyncio.create_task(run(alice, *operations))
+    await turn.pass_on_after(client)
+
+    assert len(results(await writing)) == len(operations)
+    assert not turn.waited_in_vain
+
+
+async def test_others_are_answered_while_the_operations_of_a_batch_run(
+    alice: Account, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = Turn(stored_size)
+    monkeypatch.setattr(workspace, "stored_size", turn)
     operations = [create(title=f"{n}") for n in range(service.OPERATIONS_AT_ONCE + 1)]
     writing = asyncio.create_task(run(alice, *operations))
     await turn.pass_on_after(client)

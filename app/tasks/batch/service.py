@@ -1,6 +1,7 @@
 """Running a batch: everything in a handful of statements, however many operations there are."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from anyio import to_thread
@@ -15,7 +16,6 @@ from app.core.responses import FieldError, FieldErrorCode
 from app.db.errors import sqlstate_of, violated_constraint
 from app.db.session import Session
 from app.tasks.batch import queries
-from app.tasks.batch.documents import stored_size
 from app.tasks.batch.schemas import (
     CreateOperation,
     Operation,
@@ -25,7 +25,7 @@ from app.tasks.batch.schemas import (
     UpdateOperation,
     parse_operation,
 )
-from app.tasks.batch.workspace import Change, Row, Workspace
+from app.tasks.batch.workspace import Change, Workspace
 from app.tasks.errors import AnswerTooLarge, TaskNotFound, VersionConflict
 from app.tasks.models import UNIQUE_EXTERNAL_ID
 from app.tasks.schemas import TaskRead
@@ -52,11 +52,8 @@ async def run_batch(session: AsyncSession, actor: Actor, batch: TaskBatch) -> li
     `ValidationFailed`. Raises `Unauthenticated`, `AnswerTooLarge`, and `Overloaded` when other
     writers were in the way time and again.
     """
-    if len(batch.operations) <= OPERATIONS_AT_ONCE:
-        operations = _parsed(batch.operations)
-    else:
-        # Others' requests must go on meanwhile.
-        operations = await to_thread.run_sync(_parsed, batch.operations)
+    parse = partial(_parsed, batch.operations)
+    operations = parse() if _are_few(batch.operations) else await to_thread.run_sync(parse)
     if batch.atomic and (faults := [one for one in operations if isinstance(one, list)]):
         raise ValidationFailed(errors=_shown(faults))
     for _ in range(ATTEMPTS):
@@ -73,6 +70,11 @@ async def run_batch(session: AsyncSession, actor: Actor, batch: TaskBatch) -> li
             if constraint != UNIQUE_EXTERNAL_ID and sqlstate_of(error) != DEADLOCK:
                 raise
     raise Overloaded
+
+
+def _are_few(operations: Sequence[object]) -> bool:
+    """Whether others' requests can wait while all of them are gone through."""
+    return len(operations) <= OPERATIONS_AT_ONCE
 
 
 def _parsed(sent: Sequence[object]) -> list[Operation | Faults]:
@@ -95,6 +97,19 @@ async def _attempt(
     workspace = await _lock(
         session, actor, [one for one in operations if not isinstance(one, list)]
     )
+    run = partial(_run, workspace, operations, atomic=atomic)
+    outcome = run() if _are_few(operations) else await to_thread.run_sync(run)
+    if isinstance(outcome, APIError):
+        await ensure_credential_is_live(Session(session), actor)
+        raise outcome
+    await _write(session, actor, workspace)
+    return outcome
+
+
+def _run(
+    workspace: Workspace, operations: Sequence[Operation | Faults], *, atomic: bool
+) -> list[OperationResult] | APIError:
+    """What became of each operation, or why nothing shall come of any."""
     results: list[OperationResult] = []
     characters = 0
     for index, operation in enumerate(operations):
@@ -106,19 +121,17 @@ async def _attempt(
         except APIError as error:
             _blame(error, index, operation, atomic=atomic)
             if atomic:
-                await ensure_credential_is_live(Session(session), actor)
-                raise
+                return error.with_traceback(None)
             results.append(_failed(index, error))
         else:
             status = 201 if isinstance(operation, CreateOperation) else 200
             data = None
             if row is not None:
                 data = TaskRead.of_row(row)
-                characters += len(row["description"]) + stored_size(row["metadata"])
+                characters += workspace.characters_of(row)
                 if characters > CHARACTERS_ANSWERED:
-                    raise AnswerTooLarge
+                    return AnswerTooLarge()
             results.append(OperationResult(index=index, status=status, data=data))
-    await _write(session, actor, workspace)
     return results
 
 
@@ -128,16 +141,15 @@ async def _lock(session: AsyncSession, actor: Actor, operations: Sequence[Operat
     names: set[str] = set()
     creates = 0
     for operation in operations:
+        given: object = None
         if isinstance(operation, CreateOperation):
             creates += 1
             given = operation.task.external_id
         else:
             ids.add(operation.id)
-            changes = (
-                operation.changes.model_dump() if isinstance(operation, UpdateOperation) else {}
-            )
-            given = changes.get("external_id")
-        if given is not None:
+            if isinstance(operation, UpdateOperation):
+                given = operation.changes.external_id
+        if isinstance(given, str):
             names.add(given)
     allotted = (await session.execute(queries.allot_ids(creates))).all()
     rows = []
@@ -151,12 +163,17 @@ async def _lock(session: AsyncSession, actor: Actor, operations: Sequence[Operat
 async def _write(session: AsyncSession, actor: Actor, workspace: Workspace) -> None:
     """Bring the database to where the workspace is. Raises `Unauthenticated`."""
     texts, others = _parted(workspace.changed)
+    of_row = workspace.characters_of
+
+    def of_change(change: Change) -> int:
+        return of_row(change[1])
+
     steps: list[tuple[Callable[..., Any], Sequence[Any]]] = [
         (queries.delete_tasks, workspace.removed),
         (queries.release_external_ids, workspace.passing_on),
-        *((queries.update_others, some) for some in _portions(others, lambda change: change[1])),
-        *((queries.update_texts, some) for some in _portions(texts, lambda change: change[1])),
-        *((queries.insert_tasks, some) for some in _portions(workspace.created, lambda row: row)),
+        *((queries.update_others, some) for some in _portions(others, of_change)),
+        *((queries.update_texts, some) for some in _portions(texts, of_change)),
+        *((queries.insert_tasks, some) for some in _portions(workspace.created, of_row)),
     ]
     needed = [(statement, tasks) for statement, tasks in steps if tasks]
     for statement, tasks in needed:
@@ -177,14 +194,13 @@ def _parted(changed: Sequence[Change]) -> tuple[list[Change], list[Change]]:
     return texts, others
 
 
-def _portions(tasks: Sequence[T], row_of: Callable[[T], Row]) -> Iterator[list[T]]:
+def _portions(tasks: Sequence[T], characters_of: Callable[[T], int]) -> Iterator[list[T]]:
     """The tasks in lists that one statement each writes well within its time."""
     portion: list[T] = []
     characters = 0
     for task in tasks:
         portion.append(task)
-        row = row_of(task)
-        characters += len(row["description"]) + stored_size(row["metadata"])
+        characters += characters_of(task)
         if characters >= CHARACTERS_AT_ONCE:
             yield portion
             portion, characters = [], 0

@@ -44,6 +44,8 @@ class Workspace:
         self._holders = {
             row["external_id"]: row["id"] for row in self.after.values() if _holds_name(row)
         }
+        # Of each task the metadata that was measured last, and its size.
+        self._sizes: dict[int, tuple[object, int]] = {}
 
     def run(self, operation: Operation) -> Row | None:
         """Do one operation; returns the task, or None for a delete.
@@ -81,7 +83,7 @@ class Workspace:
         before = self._find(operation)
         changes = operation.changes.model_dump()
         if "metadata" in changes:
-            changes["metadata"] = as_stored(merge_patch(before["metadata"], changes["metadata"]))
+            changes["metadata"] = merge_patch(before["metadata"], changes["metadata"])
         if all(is_same(before[name], changes[name]) for name in changes):
             return before
         moment = self._moment_of_change(before)
@@ -124,7 +126,7 @@ class Workspace:
         name = row["external_id"]
         if row["due_at"] is not None and row["due_on"] is not None:
             raise _refusal(ONE_DUE, given)
-        if stored_size(row["metadata"]) > METADATA_MAX_BYTES:
+        if self._size_of(row) > METADATA_MAX_BYTES:
             raise _refusal(METADATA_SIZE, given)
         if name is not None and self._holders.get(name, row["id"]) != row["id"]:
             raise _refusal(UNIQUE_EXTERNAL_ID, given)
@@ -133,6 +135,18 @@ class Workspace:
         if name is not None:
             self._holders[name] = row["id"]
         self.after[row["id"]] = row
+
+    def characters_of(self, row: Row) -> int:
+        """How much text a task holds where there may be much of it."""
+        return len(row["description"]) + self._size_of(row)
+
+    def _size_of(self, row: Row) -> int:
+        metadata = row["metadata"]
+        measured, size = self._sizes.get(row["id"], (None, 0))
+        if measured is not metadata:
+            size = stored_size(metadata)
+            self._sizes[row["id"]] = metadata, size
+        return size
 
     def _release_name(self, row: Row) -> None:
         if _holds_name(row):
