@@ -307,6 +307,18 @@ class RunningService:
         return self.process.wait(READY_WITHIN_SECONDS)
 
 
+def production(database_url: str) -> dict[str, str]:
+    """The environment of a service in production on this database."""
+    return {
+        "ENVIRONMENT": "production",
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": SECRET_KEY,
+        # No load balancer has to notice that it ends.
+        "SHUTDOWN_DELAY": "0",
+        **as_environment(SERVICE_DEFAULTS),
+    }
+
+
 @contextlib.contextmanager
 def running_service(
     database_url: str, port: int = 0, /, **environment: str
@@ -314,17 +326,7 @@ def running_service(
     """A production service on `database_url`, ready, and stopped at the end."""
     with tempfile.TemporaryDirectory() as folder:
         service = RunningService(
-            {
-                "ENVIRONMENT": "production",
-                "DATABASE_URL": database_url,
-                "SECRET_KEY": SECRET_KEY,
-                # No load balancer has to notice that it ends.
-                "SHUTDOWN_DELAY": "0",
-                **as_environment(SERVICE_DEFAULTS),
-                **environment,
-            },
-            Path(folder) / "log",
-            port=port,
+            production(database_url) | environment, Path(folder) / "log", port=port
         )
         try:
             service.wait_until_ready()

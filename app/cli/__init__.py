@@ -1,5 +1,6 @@
 """The command line: run the service, bring the schema up to date, look after accounts."""
 
+import errno
 import json
 import os
 import resource
@@ -152,9 +153,13 @@ def _refuse_taken_port(settings: Settings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            fail(
-                f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+            what_helps = (
                 "Stop what runs there, or choose another port: PORT=9000"
+                if error.errno == errno.EADDRINUSE
+                else "Check HOST and PORT."
+            )
+            fail(
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. {what_helps}"
             )
 
 

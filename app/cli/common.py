@@ -1,7 +1,6 @@
 """What the commands have in common: a database that is there, and words when something is wrong."""
 
 import asyncio
-import errno
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,8 +21,6 @@ from app.db.migrations import migrate as migrate_database
 from app.db.session import Database
 
 Result = TypeVar("Result")
-# What the system says of files, and of no connection.
-OF_FILES = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EISDIR}
 
 
 def fail(message: str) -> NoReturn:
@@ -59,8 +56,7 @@ def database_faults_told() -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        is_of_a_file = isinstance(error, OSError) and error.errno in OF_FILES
-        words = None if is_of_a_file else in_words(error)
+        words = in_words(error)
         if words is None:
             raise
         fail(words)

@@ -4,10 +4,12 @@ import os
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from app.cli.acceptor import SEATS, Acceptor, Shares
@@ -16,6 +18,9 @@ from app.core.lifecycle import NOT_READY_SIGNAL
 
 # How often it looks whether another signal has come.
 POLL_SECONDS = 0.1
+# How much longer than requests have to finish a worker has to end: it closes its connections, and
+# sends the last of its traces.
+KILL_AFTER_SECONDS = 6
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -23,7 +28,10 @@ def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
     """Serve until a signal ends it. Exits with 3 if the application does not start."""
     sockets = [config.bind_socket()]
     if config.workers > 1:
-        Supervisor(config, sockets, shutdown_delay=shutdown_delay).run()
+        supervisor = Supervisor(config, sockets, shutdown_delay=shutdown_delay)
+        supervisor.run()
+        if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
+            sys.exit(STARTUP_FAILURE)
         return
     server = Server(config, Shares(), seat=0)
 
@@ -85,17 +93,41 @@ class Worker(multiprocess.Process):
     """A process that serves, and lets the others know how many connections it has."""
 
     def __init__(
-        self, config: uvicorn.Config, sockets: list[socket.socket], shares: Shares, *, seat: int
+        self,
+        config: uvicorn.Config,
+        sockets: list[socket.socket],
+        shares: Shares,
+        *,
+        seat: int,
+        signals: list[int],
     ) -> None:
         super().__init__(config, sockets)
         self.seat = seat
         self._shares = shares
+        self._signals = signals
 
     @property
     def server(self) -> uvicorn.Server:
         if self._server is None:
             self._server = Server(self.config, self._shares, seat=self.seat)
         return self._server
+
+    def is_alive(self, timeout: float = 5) -> bool:
+        """Whether it answers in so many seconds, as far as that is known when a signal comes.
+
+        Uvicorn would wait as long for one that has died, and heed no signal meanwhile.
+        """
+        with suppress(OSError):
+            self.parent_conn.send(b"ping")
+        until = time.monotonic() + timeout
+        while self.process.is_alive() and time.monotonic() < until:
+            with suppress(OSError, EOFError):
+                if self.parent_conn.poll(POLL_SECONDS):
+                    self.parent_conn.recv()
+                    return True
+            if self._signals:
+                return True
+        return False
 
 
 class Supervisor(Multiprocess):
@@ -121,7 +153,8 @@ class Supervisor(Multiprocess):
         multiprocess.Process = self._worker  # type: ignore[misc,assignment]  # called, not derived
 
     def _worker(self, config: uvicorn.Config, sockets: list[socket.socket]) -> Worker:
-        return Worker(config, sockets, self._shares, seat=self._free_seats()[0])
+        seat = self._free_seats()[0]
+        return Worker(config, sockets, self._shares, seat=seat, signals=self.signal_queue)
 
     def _free_seats(self) -> list[int]:
         taken = {
@@ -178,12 +211,16 @@ class Supervisor(Multiprocess):
         super().terminate_all()
 
     def join_all(self) -> None:
+        # Whoever has a request ends within its time; one that hangs would keep us for good.
+        until = time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + KILL_AFTER_SECONDS
         for process in self.processes:
             while process.process.is_alive():
                 process.process.join(POLL_SECONDS)
                 if self.signal_queue:
                     self.signal_queue.clear()
                     self._send(signal.SIGTERM)
+                if time.monotonic() > until:
+                    process.process.kill()
 
     def _send(self, number: signal.Signals) -> None:
         for process in self.processes:

@@ -4,6 +4,7 @@ import json
 import logging
 import logging.config
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
@@ -18,11 +19,21 @@ if TYPE_CHECKING:
 
 
 class NamedLogger(structlog.WriteLogger):
-    """Writes lines to a file at once, without the records and handlers of the standard library."""
+    """Writes lines to a file at once, without the records and handlers of the standard library.
+
+    As with those, a file that takes no line, since its disk is full or its reader has gone, is no
+    fault of what is logged: a write that is committed must be answered as one.
+    """
 
     def __init__(self, name: str, file: TextIO) -> None:
         super().__init__(file)
         self.name = name
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = msg
 
 
 def _as_json(event: dict[str, Any], **_: object) -> str:
@@ -98,6 +109,8 @@ def configure_logging(
                 "uvicorn.error": {"handlers": [], "propagate": True, "level": level},
                 "uvicorn.access": {"handlers": [], "propagate": False},
                 "asyncio": {"level": "WARNING"},
+                # It warns of headers for a collector that it cannot read, and they are secrets.
+                "opentelemetry.util.re": {"level": "ERROR"},
             },
         }
     )

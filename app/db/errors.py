@@ -34,9 +34,10 @@ DATABASE_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
-    OSError,
+    ConnectionError,
+    TimeoutError,
 )
-"""What a call to the database may raise: SQLAlchemy's, asyncpg's own, and the system's."""
+"""What a call to the database may raise: SQLAlchemy's, asyncpg's own, and the connection's."""
 
 # What is raised by SQLAlchemy's sessions, and by asyncpg itself.
 ConstraintViolations = (IntegrityError, asyncpg.IntegrityConstraintViolationError)
@@ -113,7 +114,7 @@ def as_error(exception: BaseException) -> APIError:
         case DBAPIError() | asyncpg.PostgresError() if sqlstate_of(exception) == LOCK_NOT_AVAILABLE:
             # It answers: others had the row for longer than a statement waits.
             return Overloaded()
-        case OSError():
+        case ConnectionError() | TimeoutError():
             # Raised while connecting, where SQLAlchemy wraps only what the server said.
             return DatabaseUnavailable()
     if isinstance(exception, DATABASE_ERRORS):
@@ -134,6 +135,8 @@ def report(exception: BaseException) -> APIError:
         }
         if (hint := _hint(exception)) is not None:
             facts["hint"] = hint
+        if isinstance(exception, ConnectionError):
+            facts["reason"] = str(exception) or None
         if isinstance(exception, ConstraintViolations):
             facts["constraint"] = violated_constraint(exception)
         if isinstance(error, InternalError):

@@ -28,6 +28,10 @@ class Silent(ConnectionError):
     """No server answers, which was found out before."""
 
 
+class Unreachable(ConnectionError):
+    """There is no way to a server: its name is not known, say, or its socket is not there."""
+
+
 class NoSuitableServer(ConnectionError):
     """None of the servers is what `target_session_attrs` asks for."""
 
@@ -63,7 +67,7 @@ class Servers:
         """A connection to the first that will do. Each has its part of the time.
 
         asyncpg by itself would let a server that hangs use up the time of those after it. What goes
-        wrong is an `OSError`.
+        wrong is a `ConnectionError` or a `TimeoutError`.
         """
         failure: Exception = Silent()
         for server in self.all:
@@ -74,8 +78,10 @@ class Servers:
                 connection = await open_one(server, seconds / len(self.all))
             except asyncpg.TargetServerAttributeNotMatched:
                 failure = NoSuitableServer()
-            except OSError as error:
+            except (ConnectionError, TimeoutError) as error:
                 failure = error
+            except OSError as error:
+                failure = Unreachable(error.strerror)
             except asyncpg.CannotConnectNowError as error:
                 failure = NotLetIn(error)
             except asyncpg.PostgresError as error:

@@ -136,6 +136,7 @@ class Database:
         )
         # Readiness asks the database and not the pool: a busy node is no dead one.
         self._probe = make_engine(self._url, poolclass=NullPool, **common)
+        self._asking: asyncio.Task[bool] | None = None
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._transactions = async_sessionmaker(
             self.engine.execution_options(isolation_level="READ COMMITTED"), expire_on_commit=False
@@ -201,7 +202,16 @@ class Database:
         return watched(self.servers, self.pool, open_one)
 
     async def is_ready(self) -> bool:
-        """Whether the database answers within 1.5 seconds, and was ever migrated."""
+        """Whether the database answers within 1.5 seconds, and was ever migrated.
+
+        Those who ask at once are told the same: anybody may, and each connection is one less for
+        others.
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._answers())
+        return await asyncio.shield(self._asking)
+
+    async def _answers(self) -> bool:
         error = await fault_within(READINESS_TIMEOUT_SECONDS, self._ask())
         if error is not None:
             report(error)

@@ -321,9 +321,8 @@ async def _read_page(
     rows = await session.fetch(queries.select_page(page), values)
     total: int | None = None
     if page.counted:
-        if rows:
-            total = rows[0]["total"]
-        else:
+        total = rows[0]["total"] if rows else 0
+        if not rows and query.offset:
             # A page past the end has no row that could tell the total. What others have added since
             # it was read is not counted: it would be on this page.
             counted = await session.fetch(queries.count_listed(of.listed), values)

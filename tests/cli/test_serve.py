@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from uvicorn.config import STARTUP_FAILURE
 
 from app import main
 from app.db.embedded import embedded_database, throwaway_data_dir
@@ -27,6 +28,7 @@ from tests.support import (
     TASKFLOW,
     RunningService,
     blocking_client,
+    production,
 )
 
 Start = Callable[[], RunningService]
@@ -190,9 +192,42 @@ def test_any_asgi_server_can_load_the_application(new_database: NewDatabase) -> 
 
 
 def test_without_its_settings_no_server_can_load_the_application(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ENVIRONMENT", "production")
     monkeypatch.setenv("DATABASE_URL", "postgresql://unused/unused")
-    with pytest.raises(SystemExit, match="SECRET_KEY is required in production"):
+    with pytest.raises(SystemExit) as ended:
         main.app  # noqa: B018 - what servers do
+    assert ended.value.code == STARTUP_FAILURE
+    assert "SECRET_KEY is required in production" in capsys.readouterr().err
+
+
+def test_what_only_workers_find_wrong_ends_the_service(
+    new_database: NewDatabase, tmp_path: Path
+) -> None:
+    wrong = {"WORKERS": "2", "OTEL_TRACES_EXPORTER": "zipkin"}
+    service = RunningService(production(new_database()) | wrong, tmp_path / "log")
+
+    assert service.process.wait(READY_WITHIN_SECONDS) == STARTUP_FAILURE, service.output()
+    assert "OTEL_TRACES_EXPORTER must be otlp, console or none" in service.output()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to a device of Linux")
+def test_a_log_that_takes_no_line_fails_no_request(new_database: NewDatabase) -> None:
+    service = RunningService(production(new_database()), Path("/dev/full"))
+    try:
+        service.wait_until_ready()
+        with log_in(service) as client:
+            assert client.post("/api/v1/tasks", json={"title": "Stored"}).status_code == 201
+            assert client.get("/api/v1/tasks").json()["data"]["total"] == 1
+    finally:
+        service.process.kill()
+        service.process.wait()
+
+
+def test_an_address_that_is_not_ours_is_told_in_words(tmp_path: Path) -> None:
+    done = taskflow("serve", ENVIRONMENT="development", HOST="192.0.2.1", DATA_DIR=str(tmp_path))
+
+    assert done.returncode == 1
+    assert "cannot listen on 192.0.2.1:" in done.stderr
+    assert "Check HOST" in done.stderr

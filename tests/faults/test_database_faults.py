@@ -354,6 +354,8 @@ class _Refusal(Exception):
         (DBAPIError("", {}, _Refusal(None)), InternalError),
         (DBAPIError("", {}, _Refusal(None), connection_invalidated=True), DatabaseUnavailable),
         (KeyError("x"), InternalError),
+        (FileNotFoundError("x"), InternalError),
+        (PermissionError("x"), InternalError),
         (NotFound(), NotFound),
     ],
 )

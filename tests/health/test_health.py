@@ -1,11 +1,14 @@
 """GET /health and GET /health/ready."""
 
+import asyncio
 import socket
 import time
 
 import httpx
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
+from app.db.session import Database
 from app.main import create_app
 from tests.conftest import NewDatabase
 from tests.support import (
@@ -61,6 +64,20 @@ async def test_a_database_that_does_not_answer_is_given_up_on_within_two_seconds
     assert_error(response, 503, "database_unavailable")
     # A deadline of the contract.
     assert elapsed < 2
+
+
+async def test_those_who_ask_at_once_take_one_connection(new_database: NewDatabase) -> None:
+    database = Database(service_settings(new_database()))
+    opened: list[object] = []
+    probe = database._probe.sync_engine  # noqa: SLF001 - its connections show nowhere else
+    event.listen(probe, "connect", lambda *arguments: opened.append(arguments))
+
+    assert await asyncio.gather(*(database.is_ready() for _ in range(20))) == [True] * 20
+    assert len(opened) == 1
+    # Later it may be otherwise.
+    assert await database.is_ready()
+    assert len(opened) == 2
+    await database.close()
 
 
 async def test_a_database_that_falls_silent_is_given_up_on_within_two_seconds(

@@ -4,8 +4,9 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from tests.conftest import NewDatabase
 from tests.db.support import PATIENCE, eventually, run_sql
 from tests.observability.test_workers import started_workers
-from tests.support import RunningService, blocking_client, running_service
+from tests.support import RunningService, blocking_client, production, running_service
 from tests.survival.test_slow_and_vanished_clients import account_on, locked_tasks
 from tests.survival.writers import Answer, Writers
 
@@ -38,6 +39,12 @@ def get(service: RunningService, path: str) -> httpx.Response:
 def refuses_connections(service: RunningService) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", service.port)) == errno.ECONNREFUSED
+
+
+def is_ready(service: RunningService) -> bool:
+    with suppress(httpx.TransportError):
+        return get(service, "/health/ready").status_code == 200
+    return False
 
 
 def code_of_readiness(service: RunningService) -> str:
@@ -175,6 +182,48 @@ def test_a_signal_to_end_is_heeded_while_workers_are_replaced(new_database: NewD
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def workers_of(service: RunningService) -> list[int]:
+    """The processes that serve or will, also those that have said nothing yet."""
+    return [
+        pid
+        for pid in children(service.process.pid)
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def test_workers_that_die_while_they_start_are_replaced_at_once(
+    new_database: NewDatabase, tmp_path: Path
+) -> None:
+    environment = production(new_database()) | {"WORKERS": "2"}
+    service = RunningService(environment, tmp_path / "log")
+    try:
+        eventually(lambda: len(workers_of(service)) == 2)
+        first = workers_of(service)
+        for pid in first:
+            os.kill(pid, signal.SIGSTOP)
+        # By then they have been asked whether they are there, which is done twice a second.
+        with pytest.raises(subprocess.TimeoutExpired):
+            service.process.wait(1.5)
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
+        eventually(partial(is_ready, service))
+        assert service.stop() == 0, service.output()
+    finally:
+        service.process.kill()
+        service.process.wait()
+
+
+def test_a_worker_that_hangs_keeps_no_other_from_ending_as_it_should(
+    new_database: NewDatabase,
+) -> None:
+    with running_service(new_database(), WORKERS="2") as service:
+        hanging, _ = started_workers(service, 2)
+        os.kill(hanging, signal.SIGSTOP)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(PATIENCE) == 0, service.output()
+        assert service.output().count("Finished server process") == 1
 
 
 def roll(service: RunningService, times: int) -> None:

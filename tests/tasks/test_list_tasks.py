@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from app.core.settings import Settings
 from app.db.session import Database
-from tests.support import Account, assert_error
+from app.main import create_app
+from tests.support import Account, assert_error, http_client, served, statements_of
 
 
 async def listed(account: Account, query: str = "") -> dict[str, Any]:
@@ -14,6 +16,19 @@ async def listed(account: Account, query: str = "") -> dict[str, Any]:
     assert response.status_code == 200, response.text
     data: dict[str, Any] = response.json()["data"]
     return data
+
+
+async def test_an_empty_list_is_not_searched_for_twice(settings: Settings, alice: Account) -> None:
+    app = create_app(settings)
+    statements = statements_of(app)
+    with served(app) as url:
+        async with http_client(url, {"Authorization": f"Bearer {alice.token}"}) as client:
+            page = (await client.get("/api/v1/tasks?q=nowhere")).json()["data"]
+            assert (page["total"], page["tasks"]) == (0, [])
+            statements.clear()
+            assert (await client.get("/api/v1/tasks?q=nowhere")).json()["data"]["total"] == 0
+    # The list, and whether an ended credential is why it is empty.
+    assert statements == ["SELECT", "SELECT"]
 
 
 async def test_an_empty_account_has_no_tasks_and_no_pages(alice: Account) -> None:
