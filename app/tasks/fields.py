@@ -50,15 +50,11 @@ def _compact_size(value: object) -> int:
     return len(compact_json(value).encode())
 
 
-def _storable_size(value: dict[str, Any]) -> int:
-    """The bytes that it takes, if PostgreSQL can hold it."""
-    _check_storable(value, 1)
-    return _compact_size(value)
-
-
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    if _storable_size(value) > METADATA_MAX_BYTES:
+    # The size first: to walk through a megabyte takes a hundred times as long.
+    if _compact_size(value) > METADATA_MAX_BYTES:
         raise PydanticCustomError("string_too_long", METADATA_TOO_LARGE)
+    _check_storable(value, 1)
     return value
 
 
@@ -71,10 +67,11 @@ def _kept_of(patch: object) -> object:
 
 def _storable_patch(patch: dict[str, Any]) -> dict[str, Any]:
     if (
-        _storable_size(patch) > METADATA_MAX_BYTES
+        _compact_size(patch) > METADATA_MAX_BYTES
         and _compact_size(_kept_of(patch)) > METADATA_MAX_BYTES
     ):
         raise PydanticCustomError("string_too_long", METADATA_TOO_LARGE)
+    _check_storable(patch, 1)
     return patch
 
 

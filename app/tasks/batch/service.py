@@ -32,8 +32,6 @@ from app.tasks.schemas import TaskRead
 
 ATTEMPTS = 5
 DEADLOCK = "40P01"
-# A large one, which is within the bounds of a task, takes a millisecond to validate.
-OPERATIONS_AT_ONCE = 20
 # To make a character of a description searchable takes some microseconds, and so does checking one
 # of metadata.
 CHARACTERS_AT_ONCE = 500_000
@@ -52,8 +50,8 @@ async def run_batch(session: AsyncSession, actor: Actor, batch: TaskBatch) -> li
     `ValidationFailed`. Raises `Unauthenticated`, `AnswerTooLarge`, and `Overloaded` when other
     writers were in the way time and again.
     """
-    parse = partial(_parsed, batch.operations)
-    operations = parse() if _are_few(batch.operations) else await to_thread.run_sync(parse)
+    # A few operations may hold as much as a thousand: others' requests go on meanwhile.
+    operations = await to_thread.run_sync(_parsed, batch.operations)
     if batch.atomic and (faults := [one for one in operations if isinstance(one, list)]):
         raise ValidationFailed(errors=_shown(faults))
     for _ in range(ATTEMPTS):
@@ -70,11 +68,6 @@ async def run_batch(session: AsyncSession, actor: Actor, batch: TaskBatch) -> li
             if constraint != UNIQUE_EXTERNAL_ID and sqlstate_of(error) != DEADLOCK:
                 raise
     raise Overloaded
-
-
-def _are_few(operations: Sequence[object]) -> bool:
-    """Whether others' requests can wait while all of them are gone through."""
-    return len(operations) <= OPERATIONS_AT_ONCE
 
 
 def _parsed(sent: Sequence[object]) -> list[Operation | Faults]:
@@ -97,8 +90,7 @@ async def _attempt(
     workspace = await _lock(
         session, actor, [one for one in operations if not isinstance(one, list)]
     )
-    run = partial(_run, workspace, operations, atomic=atomic)
-    outcome = run() if _are_few(operations) else await to_thread.run_sync(run)
+    outcome = await to_thread.run_sync(partial(_run, workspace, operations, atomic=atomic))
     if isinstance(outcome, APIError):
         await ensure_credential_is_live(Session(session), actor)
         raise outcome
