@@ -7,6 +7,7 @@ from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 
 from app.core.errors import APIError
+from app.core.responses import FieldError
 
 OAuthErrorCode = Literal[
     "invalid_request", "invalid_grant", "invalid_scope", "unsupported_grant_type"
@@ -16,7 +17,7 @@ OAuthErrorCode = Literal[
 class Unauthenticated(APIError):
     status = 401
     code = "unauthenticated"
-    message = "A valid bearer credential is required"
+    message = "Send a login's token or an API key, not ended yet, as `Authorization: Bearer …`"
 
     def __init__(self) -> None:
         super().__init__(headers={"WWW-Authenticate": "Bearer"})
@@ -27,10 +28,12 @@ class InsufficientScope(APIError):
     code = "insufficient_scope"
     message = "The credential lacks a scope that this call needs"
 
-    def __init__(self, needed: Iterable[str] = ()) -> None:
+    def __init__(self, needed: Iterable[str]) -> None:
         scope = " ".join(sorted(needed))
         challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
-        super().__init__(headers={"WWW-Authenticate": challenge})
+        super().__init__(
+            message=f"{type(self).message}: {scope}", headers={"WWW-Authenticate": challenge}
+        )
 
 
 class RegistrationDisabled(APIError):
@@ -43,12 +46,14 @@ class UsernameTaken(APIError):
     status = 409
     code = "username_taken"
     message = "Username already exists"
+    example = FieldError(field="body.username", message=message, code="duplicate")
 
 
 class EmailTaken(APIError):
     status = 409
     code = "email_taken"
     message = "Email already registered"
+    example = FieldError(field="body.email", message=message, code="duplicate")
 
 
 class ApiKeyNotFound(APIError):

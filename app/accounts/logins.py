@@ -39,12 +39,9 @@ async def log_in(
 ) -> IssuedLogin:
     """Exchange a name and a password for a login token.
 
-    Raises `OAuthError`: `unsupported_grant_type`, `invalid_scope`, and `invalid_grant` for an
-    unknown name, a wrong password and an inactive user alike, after the same time; and
-    `RateLimited` after too many wrong guesses.
+    Raises `OAuthError`: `invalid_scope`, and `invalid_grant` for an unknown name, a wrong password
+    and an inactive user alike, after the same time; and `RateLimited` after too many wrong guesses.
     """
-    if grant.grant_type != "password":
-        raise OAuthError("unsupported_grant_type", "grant_type must be: password")
     asked = grant.scope.split()
     if not SCOPES.keys() >= set(asked):
         raise OAuthError("invalid_scope", f"scope may hold: {' '.join(SCOPES)}")

@@ -1,6 +1,6 @@
 """The OAuth2 endpoints' own way with errors and parameters."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +11,7 @@ from app.core.routing import Handler, StrictRoute
 
 # Decoding a megabyte of a hostile form would hold up every other request for a second.
 MAXIMUM_FORM_BYTES = 64 * 1024
+UNSUPPORTED_GRANT_TYPE: Final = "unsupported_grant_type"
 
 
 class OAuthRoute(StrictRoute):
@@ -29,6 +30,10 @@ class OAuthRoute(StrictRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
+                for fault in error.errors():
+                    # What else is missing belongs to the grant that is meant.
+                    if fault["type"] == UNSUPPORTED_GRANT_TYPE:
+                        raise OAuthError(UNSUPPORTED_GRANT_TYPE, fault["msg"]) from None
                 names = [fault.field for fault in field_errors(error.errors())]
             except ValidationFailed as error:
                 names = [fault.field for fault in error.errors]

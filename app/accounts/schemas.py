@@ -1,5 +1,6 @@
 """What clients send and get about accounts."""
 
+import re
 from functools import partial
 from typing import Annotated, Literal
 
@@ -24,7 +25,7 @@ from app.accounts.models import (
     USERNAME_MAX_LENGTH,
     Scope,
 )
-from app.accounts.oauth import MAXIMUM_FORM_BYTES
+from app.accounts.oauth import MAXIMUM_FORM_BYTES, UNSUPPORTED_GRANT_TYPE
 from app.core.bounds import MAXIMUM_ID, NO_NUL, Id, integer, text
 from app.core.responses import Envelope, Instant, Message, ReadModel
 from app.core.schemas import (
@@ -56,12 +57,21 @@ def _is_an_email_address(value: str) -> str:
     return value
 
 
+def _has_characters_of_usernames(value: str) -> str:
+    if not re.fullmatch(USERNAME_PATTERN, value):
+        message = "Input may hold ASCII letters, digits, `.`, `_` and `-`"
+        raise PydanticCustomError("invalid_username", message)
+    return value
+
+
 Username = Annotated[
     str,
-    StringConstraints(min_length=3, max_length=USERNAME_MAX_LENGTH, pattern=USERNAME_PATTERN),
+    StringConstraints(min_length=3, max_length=USERNAME_MAX_LENGTH),
+    AfterValidator(_has_characters_of_usernames),
     Field(
         description="3 to 80 ASCII letters, digits, `.`, `_` or `-`; unique whatever the case.",
         examples=["ada"],
+        json_schema_extra={"pattern": USERNAME_PATTERN},
     ),
 ]
 Email = Annotated[
@@ -243,10 +253,16 @@ class TokenRevocation(BaseModel):
     )
 
 
+def _is_the_grant_here(grant_type: str) -> str:
+    if grant_type != "password":
+        raise PydanticCustomError(UNSUPPORTED_GRANT_TYPE, "grant_type must be: password")
+    return grant_type
+
+
 class PasswordGrant(BaseModel):
     """The form of an OAuth2 password grant (RFC 6749, section 4.3.2)."""
 
-    grant_type: str = Field(
+    grant_type: Annotated[str, AfterValidator(_is_the_grant_here)] = Field(
         description="Always `password`.",
         examples=["password"],
         json_schema_extra={"const": "password"},

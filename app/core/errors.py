@@ -31,14 +31,20 @@ class APIError(HTTPException):
 
     status: ClassVar[int]
     code: ClassVar[str]
-    message: ClassVar[str]
+    message: str
+    example: ClassVar[FieldError | None] = None
+    """A field that such an error may blame, for the document."""
 
     def __init__(
         self,
         *,
+        message: str | None = None,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        """`message`, where there is more to say than the class knows."""
+        if message is not None:
+            self.message = message
         super().__init__(status_code=self.status, detail=self.message, headers=headers)
         self.errors = list(errors)
 
@@ -47,12 +53,14 @@ class ValidationFailed(APIError):
     status = 400
     code = "validation_failed"
     message = "The request is not valid"
+    example = FieldError(field="body.title", message="This field is required", code="missing")
 
 
 class MalformedJSON(APIError):
     status = 400
     code = "malformed_json"
     message = "The body is not valid JSON"
+    example = FieldError(field="body", message="expected value at line 1 column 11", code="invalid")
 
 
 class NotFound(APIError):
@@ -77,6 +85,9 @@ class UnsupportedMediaType(APIError):
     status = 415
     code = "unsupported_media_type"
     message = "The body's Content-Type or Content-Encoding is not supported here"
+    example = FieldError(
+        field="header.content-type", message="Input should be application/json", code="invalid"
+    )
 
 
 class InternalError(APIError):
@@ -146,6 +157,12 @@ def error_response(request: Request, error: APIError) -> JSONResponse:
     )
 
 
+def described(examples: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a response with these examples of errors means, in sentences."""
+    summaries = dict.fromkeys(example["summary"] for example in examples.values())
+    return " Or: ".join(f"{summary}." for summary in summaries)
+
+
 def document_errors(*errors: type[APIError]) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a router for the errors its calls can give, one example for each code."""
     by_status: dict[int | str, dict[str, Any]] = {}
@@ -154,26 +171,28 @@ def document_errors(*errors: type[APIError]) -> dict[int | str, dict[str, Any]]:
             error.status,
             {
                 "model": ErrorResponse,
-                "description": "",
                 "content": {"application/json": {"examples": {}}},
             },
         )
-        response["description"] = "; ".join(filter(None, [response["description"], error.message]))
-        response["content"]["application/json"]["examples"][error.code] = {
+        examples = response["content"]["application/json"]["examples"]
+        examples[error.code] = {
             "summary": error.message,
             "value": {
                 "status": "error",
                 "message": error.message,
                 "code": error.code,
                 "request_id": "5f0c1c9e2b7d4d0f9a51c9a4d7a3b1e8",
+                **({"errors": [error.example.model_dump()]} if error.example else {}),
             },
         }
+        response["description"] = described(examples)
     return by_status
 
 
 _CODES_BY_TYPE: dict[str, FieldErrorCode] = {
     "missing": "missing",
     "extra_forbidden": "unknown",
+    "unknown": "unknown",
     "string_too_short": "too_short",
     "too_short": "too_short",
     "string_too_long": "too_long",
@@ -212,8 +231,14 @@ def _message_of(error: Mapping[str, Any]) -> str:
         return f"Input should have at least {number} {'item' if number == 1 else 'items'}"
     if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == NO_NUL:
         return "Input must not hold NUL"
-    message: str = error["msg"]
-    return _MESSAGES_BY_TYPE.get(error["type"]) or message.removeprefix("Value error, ")
+    message: str = _MESSAGES_BY_TYPE.get(error["type"]) or error["msg"].removeprefix(
+        "Value error, "
+    )
+    if error["type"] == "enum" and error["loc"][:1] == ("query",) and "," in error["input"]:
+        message += "; for several of them repeat the parameter"
+    if error["type"].endswith("_type") and error.get("input", "") is None:
+        message += ", and not null"
+    return message
 
 
 def _path_of(location: Sequence[int | str]) -> str:

@@ -72,8 +72,9 @@ class PageQuery(InputModel):
         return -(-total // self.per_page)
 
 
-def invalid_cursor() -> ValidationFailed:
-    message = "This cursor is not one for this list"
+def invalid_cursor(
+    message: str = "This is no cursor of this list with these filters, sort and time zone",
+) -> ValidationFailed:
     return ValidationFailed(
         errors=[FieldError(field="query.cursor", message=message, code="invalid")]
     )

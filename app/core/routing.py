@@ -6,7 +6,8 @@ would ignore: unknown and repeated query parameters, and bodies of another media
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from difflib import get_close_matches
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
@@ -23,6 +24,7 @@ from app.core.bounds import MAXIMUM_ERRORS_SHOWN
 from app.core.endpoints import Endpoint, parameter_names, query_pairs
 from app.core.errors import (
     CONFIRM_CREDENTIAL,
+    MAXIMUM_NAME_LENGTH,
     APIError,
     ClientClosedRequest,
     DatabaseUnavailable,
@@ -83,7 +85,7 @@ class StrictRequest(Request):
             for name, value in self.scope["headers"]:
                 is_length = name == b"content-length" and value.isdigit()
                 if is_length and int(value) > self.maximum_body_bytes:
-                    raise PayloadTooLarge
+                    raise self._too_large()
             parts, more = [], True
             received = 0
             while more:
@@ -93,11 +95,15 @@ class StrictRequest(Request):
                 part = message.get("body", b"")
                 received += len(part)
                 if received > self.maximum_body_bytes:
-                    raise PayloadTooLarge
+                    raise self._too_large()
                 parts.append(part)
                 more = message.get("more_body", False)
             self._body = b"".join(parts)
         return self._body
+
+    def _too_large(self) -> PayloadTooLarge:
+        limit = f"{self.maximum_body_bytes:,} bytes"
+        return PayloadTooLarge(message=f"The body is too large: it may have {limit} at most")
 
     async def json(self) -> Any:  # noqa: ANN401 - JSON is anything
         """The body as strict JSON: no NaN, no Infinity, no lone surrogate, bounded in depth."""
@@ -311,6 +317,15 @@ def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
         raise UnsupportedMediaType(errors=[fault])
 
 
+def _known(names: Collection[str], *, like: str) -> str:
+    """What is known in the place of a name that is not."""
+    if not names:
+        return "this call has none"
+    # What is much longer is meant for none of them, and comparing takes time.
+    close = get_close_matches(like, names, 1) if len(like) <= MAXIMUM_NAME_LENGTH else []
+    return f"is {close[0]} meant?" if close else f"there are {', '.join(names)}"
+
+
 def _check_query_names(request: Request, query_names: dict[str, bool]) -> None:
     if not request.scope["query_string"]:
         return
@@ -318,7 +333,8 @@ def _check_query_names(request: Request, query_names: dict[str, bool]) -> None:
     faults: list[dict[str, Any]] = []
     for name, _ in query_pairs(request):
         if name not in query_names:
-            faults.append({"loc": ("query", name), "type": "extra_forbidden", "msg": ""})
+            message = f"This parameter is not known here; {_known(query_names, like=name)}"
+            faults.append({"loc": ("query", name), "type": "unknown", "msg": message})
         elif name in seen and not query_names[name]:
             message = "This parameter is given more than once"
             faults.append({"loc": ("query", name), "type": "duplicate", "msg": message})

@@ -1,6 +1,7 @@
 """JSON as this service reads it, whether it comes as a body or in a file, and as it keeps it."""
 
 import json
+from codecs import BOM_UTF8
 from collections import Counter
 from typing import Any
 
@@ -21,8 +22,11 @@ def read_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
+        message = str(error)
+        if body.startswith(BOM_UTF8):
+            message = "It begins with a byte order mark, which JSON does not have"
         raise MalformedJSON(
-            errors=[FieldError(field="body", message=str(error), code="invalid")]
+            errors=[FieldError(field="body", message=message, code="invalid")]
         ) from None
     try:
         _NAMES.decode(body.decode())

@@ -1,6 +1,7 @@
 """What can go wrong with tasks."""
 
-from app.core.errors import APIError, PayloadTooLarge
+from app.core.errors import APIError, NotFound, PayloadTooLarge
+from app.core.responses import FieldError
 
 
 class TaskNotFound(APIError):
@@ -11,10 +12,17 @@ class TaskNotFound(APIError):
     message = "Task not found"
 
 
+class NoExternalId(NotFound):
+    """The path holds more than an `external_id`, or nothing in its place."""
+
+    message = "An external_id is one part of the path: percent-encode its slashes"
+
+
 class ExternalIdTaken(APIError):
     status = 409
     code = "external_id_taken"
     message = "Another task has this external_id"
+    example = FieldError(field="body.external_id", message=message, code="duplicate")
 
 
 class VersionConflict(APIError):
@@ -45,4 +53,4 @@ class IdempotencyInFlight(APIError):
 class IdempotencyKeyReused(APIError):
     status = 422
     code = "idempotency_key_reused"
-    message = "This Idempotency-Key was used for another request"
+    message = "This Idempotency-Key was used for another request; take a new one"

@@ -60,7 +60,9 @@ def _time_zones() -> frozenset[str]:
 
 def _known_zone(name: str) -> str:
     if name != "UTC" and name not in _time_zones():
-        raise PydanticCustomError("zone_invalid", "Input should be a time zone of the IANA")
+        raise PydanticCustomError(
+            "zone_invalid", "Input should be a time zone of the IANA, such as Europe/Berlin"
+        )
     return name
 
 

@@ -8,11 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from app.accounts.credentials import CurrentUser, requires
 from app.core.bounds import NO_NUL
 from app.core.conditions import ETAG_HEADER, IfMatch, IfNoneMatch
-from app.core.errors import (
-    NotFound,
-    ValidationFailed,
-    document_errors,
-)
+from app.core.errors import ValidationFailed, document_errors
 from app.core.pagination import LINK_HEADER, Cursors, add_links
 from app.core.responses import FieldError, document_links
 from app.core.routing import API, StrictRoute
@@ -23,6 +19,7 @@ from app.tasks.errors import (
     ExternalIdTaken,
     IdempotencyInFlight,
     IdempotencyKeyReused,
+    NoExternalId,
     TaskNotFound,
     VersionConflict,
 )
@@ -151,8 +148,11 @@ async def _external_id(
             min_length=1,
             max_length=EXTERNAL_ID_MAX_LENGTH,
             pattern=NO_NUL,
-            description="What another system calls the task, percent-encoded, slashes too.",
-            examples=["crm%2F4711"],
+            description=(
+                "What another system calls the task. It is one part of the path, in which clients "
+                "percent-encode it, slashes too: `crm%2F4711`."
+            ),
+            examples=["crm/4711"],
         ),
     ],
 ) -> str:
@@ -169,7 +169,7 @@ async def _external_id(
         raise ValidationFailed(errors=[fault]) from None
     # A slash of the path itself, or a part of the route that was percent-encoded.
     if b"/" in encoded or sent != external_id:
-        raise NotFound
+        raise NoExternalId
     return sent
 
 
@@ -178,7 +178,7 @@ async def _external_id(
     summary="Create or replace a task by its external id",
     dependencies=[requires("tasks:write")],
     responses={
-        **document_errors(NotFound, VersionConflict),
+        **document_errors(NoExternalId, VersionConflict),
         200: {"description": "The task is replaced.", "headers": ETAG_HEADER},
         201: {
             "description": "The task is created.",

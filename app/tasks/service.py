@@ -313,7 +313,7 @@ async def _read_page(
     by_cursor = query.cursor is not MISSING
     if query.cursor is not MISSING:
         if "page" in query.model_fields_set:
-            raise invalid_cursor()
+            raise invalid_cursor("A cursor and a page are not taken together")
         key, values["after_id"] = cursors.open(query.cursor, binding)
         infinite = ordering.infinity(key) is not None
         page = page._replace(counted=False, after=True, infinity=key if infinite else None)

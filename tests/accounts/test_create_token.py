@@ -105,6 +105,11 @@ async def test_unknown_name_wrong_password_and_inactive_user_get_one_answer(
     ("fields", "error"),
     [
         ({"grant_type": "client_credentials"}, "unsupported_grant_type"),
+        (
+            # What belongs to another grant is not missing here.
+            {"grant_type": "refresh_token", "username": "", "password": ""},
+            "unsupported_grant_type",
+        ),
         ({"grant_type": "PASSWORD"}, "unsupported_grant_type"),
         ({"scope": "tasks:read everything"}, "invalid_scope"),
         ({"scope": "admin"}, "invalid_scope"),

@@ -73,7 +73,7 @@ def request(
         name = parameter["name"]
         if parameter["in"] == "path":
             value = parameter["schema"]["examples"][0]
-            path = path.replace(f"{{{name}}}", quote(str(value), safe="%"))
+            path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
         elif parameter["in"] == "query" and name != "cursor":
             value = parameter["schema"]["examples"][0]
             query[name] = str(value).lower() if isinstance(value, bool) else value
