@@ -227,8 +227,8 @@ bearer = BearerCredential(
     scheme_name="Login",
     scopes=SCOPES,
     description=(
-        "A login: the token that `POST /api/v1/auth/token` gives for a password. It is opaque and "
-        "no JWT, so that RFC8725 has nothing to say about it."
+        "A login: the token that `POST /api/v1/auth/token` gives for a password. It is opaque: no "
+        "JWT, for which RFC8725 would hold."
     ),
 )
 

@@ -186,7 +186,7 @@ class ApiKeyCreate(InputModel):
     expires_at: InstantInput | None = Field(
         default=None,
         description="When it ends by itself; absent or null: never.",
-        examples=["2027-11-22T09:30:00Z"],
+        examples=["2099-12-31T23:59:59Z"],
     )
 
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from app.core.conditions import ENTITY_TAGS_PATTERN
-from app.core.errors import APIError, document_errors
+from app.core.errors import APIError, MethodNotAllowed, NotFound, described, document_errors
 from app.core.routing import StrictRoute
 
 API_KEY_SCHEME = "ApiKey"
@@ -98,9 +98,16 @@ HEADERS_BY_CODE = {
 }
 
 
+NULL = "\0null"
+"""Stands for null in an example: FastAPI leaves out what is None."""
+
+
 def refine(document: dict[str, Any], app: FastAPI) -> None:
     """All of the passes, in their order."""
+    _write_nulls(document)
     _complete_errors(document, app)
+    _describe_successes(document)
+    _list_error_codes(document)
     _complete_security(document)
     _document_headers(document)
     _join_header_lists(document)
@@ -108,6 +115,7 @@ def refine(document: dict[str, Any], app: FastAPI) -> None:
     for schema in _schemas(document):
         _tidy(schema)
         _bound(schema)
+        _name_members(schema)
     _exemplify_bodies(document)
     _share_responses(document)
 
@@ -148,8 +156,43 @@ def _add_errors(responses: dict[str, Any], errors: Iterable[type[APIError]]) -> 
         examples = there["content"].setdefault("application/json", content)["examples"]
         for code, example in content["examples"].items():
             examples.setdefault(code, example)
-        summaries = (example["summary"] for example in examples.values())
-        there["description"] = "; ".join(dict.fromkeys(summaries))
+        there["description"] = described(examples)
+
+
+def _describe_successes(document: dict[str, Any]) -> None:
+    """Where no words were found for a success, those of its schema."""
+    schemas = document["components"]["schemas"]
+    for _, _, operation in _operations(document):
+        for response in operation["responses"].values():
+            if response["description"] == "Successful Response":
+                reference = response["content"]["application/json"]["schema"]["$ref"]
+                response["description"] = schemas[reference.rpartition("/")[2]]["description"]
+
+
+def _list_error_codes(document: dict[str, Any]) -> None:
+    """Each code of an error that some operation has, or that there is where no operation is."""
+    found = {(error.status, error.code): error.message for error in (NotFound, MethodNotAllowed)}
+    for _, _, operation in _operations(document):
+        for status, response in operation["responses"].items():
+            content = response.get("content", {}).get("application/json", {})
+            for code, example in content.get("examples", {}).items():
+                found.setdefault((int(status), code), example["summary"])
+    rows = [f"| {status} | `{code}` | {words} |" for (status, code), words in sorted(found.items())]
+    table = "\n".join(["| Status | `code` | |", "| --- | --- | --- |", *rows])
+    # Folded up, so that who opens the page meets the calls.
+    folded = f"<details><summary>All errors</summary>\n\n{table}\n\n</details>"
+    document["info"]["description"] += f"\n{folded}\n"
+
+
+def _write_nulls(node: Any) -> Any:  # noqa: ANN401 - any part of the document
+    """The part, with null in the place of each `NULL`."""
+    match node:
+        case dict():
+            for name, value in node.items():
+                node[name] = _write_nulls(value)
+        case list():
+            node[:] = map(_write_nulls, node)
+    return None if node == NULL else node
 
 
 def _complete_security(document: dict[str, Any]) -> None:
@@ -161,15 +204,18 @@ def _complete_security(document: dict[str, Any]) -> None:
         "type": "http",
         "scheme": "bearer",
         "description": (
-            "An API key from `POST /api/v1/api-keys`, or a login's token. Both are opaque and no "
-            "JWTs, so that RFC8725 has nothing to say about them."
+            "An API key from `POST /api/v1/api-keys`, or a login's token. Both are opaque: no "
+            "JWTs, for which RFC8725 would hold."
         ),
     }
     for _, _, operation in _operations(document):
         if "security" in operation:
+            ((scopes,),) = (requirement.values() for requirement in operation["security"])
+            if scopes:
+                operation["description"] += f"\n\nNeeds the scope `{' '.join(scopes)}`."
             operation["security"].append({API_KEY_SCHEME: []})
         else:
-            operation["security"] = [{}]
+            operation["security"] = []
 
 
 def _document_headers(document: dict[str, Any]) -> None:
@@ -266,6 +312,17 @@ def _bound(schema: dict[str, Any]) -> None:
         schema.setdefault("format", "int32" if small else "int64")
     if schema.get("format") in LENGTHS_BY_FORMAT:
         schema.setdefault("maxLength", LENGTHS_BY_FORMAT[schema["format"]])
+
+
+def _name_members(schema: dict[str, Any]) -> None:
+    """Names where values differ by a sign: generators number them, and one more renames all."""
+    values = schema.get("enum", [])
+    if any(value.startswith("-") for value in values):
+        schema["x-enum-varnames"] = [
+            "".join(word.capitalize() for word in re.findall("[a-z]+", value))
+            + ("Desc" if value.startswith("-") else "")
+            for value in values
+        ]
 
 
 def _exemplify_bodies(document: dict[str, Any]) -> None:

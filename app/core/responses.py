@@ -89,7 +89,7 @@ class Envelope(ReadModel, Generic[Payload]):
     message: Message = Field(
         default="ok", description="What happened, for people.", examples=["ok"]
     )
-    data: Payload = Field(description="What was asked for; null where there is nothing to say.")
+    data: Payload = Field(description="What the call gives back.")
 
 
 class FieldError(BaseModel):

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.core.bounds import MAXIMUM_ID, NO_NUL
+from app.core.openapi_passes import NULL
 from app.core.schemas import DateInput, InstantInput, canonical_id, each_once, not_blank
 from app.core.strict_json import compact_json
 from app.tasks.errors import TaskNotFound
@@ -178,7 +179,7 @@ MetadataPatch = Annotated[
         {
             **_METADATA_SCHEMA,
             "description": "Merged into what is there at every depth; null removes a member.",
-            "examples": [{"colour": None, "pot": {"size": 12}}],
+            "examples": [{"colour": NULL, "pot": {"size": 12}}],
         }
     ),
 ]

@@ -43,6 +43,8 @@ _UID_NAMESPACE = uuid.UUID("d0b3f7c2-6c55-4c8e-9a3d-6f6b1a7e2c41")
 
 
 class ExportFormat(StrEnum):
+    """What a file of tasks is: JSON, CSV (RFC 4180), or a calendar's to-dos (RFC 5545)."""
+
     JSON = "json"
     CSV = "csv"
     ICS = "ics"

@@ -41,6 +41,8 @@ ONE_DUE = "ck_tasks_due_at_or_due_on"
 
 
 class TaskStatus(StrEnum):
+    """How far a task is."""
+
     PENDING = "pending"
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
@@ -48,6 +50,8 @@ class TaskStatus(StrEnum):
 
 
 class TaskPriority(StrEnum):
+    """How urgent a task is."""
+
     # From least to most urgent: PostgreSQL sorts an enum by the order of its labels.
     LOW = "low"
     MEDIUM = "medium"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import MISSING, AliasChoices, ConfigDict, Field, model_validator
 
 from app.core.bounds import Count, Id, text
+from app.core.openapi_passes import NULL
 from app.core.pagination import CURSOR_MAX_LENGTH, CURSOR_PATTERN, MAXIMUM_PER_PAGE, PageQuery
 from app.core.responses import Envelope, Instant, ReadModel, written
 from app.core.schemas import Flag, InputModel, field_refused
@@ -36,7 +37,7 @@ from app.tasks.ordering import Sort
 
 TWO_DUES = "Input should not have both due_at and due_on"
 
-_EXAMPLE: dict[str, Any] = {
+_SENT: dict[str, Any] = {
     "title": "Water the plants",
     "description": "The ferns first.",
     "priority": "high",
@@ -46,10 +47,25 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
+_READ: dict[str, Any] = {
+    "id": 7,
+    **_SENT,
+    "status": "in_progress",
+    "owner_id": 1,
+    "due_at": "2026-12-01T09:30:00.000000Z",
+    "due_on": NULL,
+    "completed_at": NULL,
+    "external_id": "crm/4711",
+    "version": 1,
+    "created_at": "2026-11-22T09:30:00.000000Z",
+    "updated_at": "2026-11-22T09:30:00.000000Z",
+}
+
+
 class TaskReplace(InputModel):
     """All that a client says about a task under a name of the client's own."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_SENT]})
 
     title: Title
     description: Description = ""
@@ -70,10 +86,6 @@ class TaskReplace(InputModel):
 class TaskCreate(TaskReplace):
     """A new task."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [_EXAMPLE | {"external_id": "crm/4711"}]}
-    )
-
     external_id: ExternalId = None
 
 
@@ -81,7 +93,7 @@ class TaskUpdate(InputModel):
     """A JSON Merge Patch (RFC 7396): what is absent stays as it is."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"status": "completed", "due_at": None}]}
+        json_schema_extra={"examples": [{"status": "completed", "due_at": NULL}]}
     )
 
     title: Title | MISSING = MISSING
@@ -133,6 +145,8 @@ _PRIORITIES: dict[str, TaskPriority] = {priority.value: priority for priority in
 
 class TaskRead(ReadModel):
     """A task."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_READ]})
 
     instants: ClassVar[Sequence[str]] = ("due_at", "completed_at", "created_at", "updated_at")
 
@@ -203,7 +217,10 @@ class PageInfo(ReadModel):
         description="Which page it is, from 1; null with a cursor.", examples=[1]
     )
     pages: Count | None = Field(
-        description="How many pages they fill, 0 when there are none; null if not counted.",
+        description=(
+            "How many pages they fill, 0 when there are none; null if not counted, or with a "
+            "cursor."
+        ),
         examples=[3],
     )
     next_cursor: Annotated[str, text(CURSOR_MAX_LENGTH, pattern=CURSOR_PATTERN)] | None = Field(
@@ -226,6 +243,10 @@ class TaskListResponse(Envelope[TaskPage]):
 
 class TrashedTaskRead(TaskRead):
     """A task in the trash."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [_READ | {"deleted_at": "2026-11-23T09:30:00.000000Z"}]}
+    )
 
     instants: ClassVar[Sequence[str]] = (*TaskRead.instants, "deleted_at")
 

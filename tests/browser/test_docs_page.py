@@ -103,11 +103,14 @@ async def test_a_newcomer_logs_in_creates_lists_and_logs_out(docs: Docs, owner: 
     page = docs.page
     await docs.open()
     await docs.shoot("docs")
+    assert await page.locator(".opblock-tag").first.get_attribute("data-tag") == "tasks"
     assert await docs.execute("list_tasks") == "401"
 
     await page.locator("button.authorize").first.click()
     login = page.locator(".auth-container", has_text="OAuth2")
     await expect(login).to_contain_text("tasks:write")
+    await expect(login.locator("#oauth_username")).to_be_focused()
+    await expect(login.locator("#oauth_username")).to_be_in_viewport()
     await login.locator("#oauth_username").fill(owner.username)
     await login.locator("#oauth_password").fill(PASSWORD)
     await docs.shoot("authorize")

@@ -37,10 +37,7 @@ def _operation(old: Document, new: Document, method: str, path: str) -> Iterator
     before, after = old["paths"][path][method], new["paths"][path][method]
     if before["operationId"] != after["operationId"]:
         yield f"is now called {after['operationId']}"
-    for requirement in after["security"]:
-        if requirement in before["security"]:
-            break
-    else:
+    if after["security"] and not any(one in before["security"] for one in after["security"]):
         yield "needs another credential or scope"
     yield from _parameters(old, new, before, after)
     yield from _body(old, new, before, after)

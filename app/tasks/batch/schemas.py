@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import MISSING, BaseModel, Field, SkipValidation, ValidationError
+from pydantic import MISSING, BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
 from app.core.bounds import MAXIMUM_ERRORS_SHOWN, MAXIMUM_ID, integer
 from app.core.errors import field_errors
 from app.core.responses import Envelope, ErrorCode, FieldError, Message, ReadModel
 from app.core.schemas import InputModel
+from app.tasks.errors import VersionConflict
 from app.tasks.schemas import TaskCreate, TaskRead, TaskUpdate
 
 MAXIMUM_OPERATIONS = 1000
@@ -83,8 +84,7 @@ class TaskBatch(InputModel):
         examples=[
             [
                 {"op": "create", "task": {"title": "Water the plants"}},
-                {"op": "update", "id": 7, "version": 3, "changes": {"status": "completed"}},
-                {"op": "delete", "id": 8},
+                {"op": "create", "task": {"title": "Buy seeds", "priority": "high"}},
             ]
         ],
     )
@@ -133,6 +133,21 @@ class OperationError(BaseModel):
 
 class OperationResult(BaseModel):
     """What became of an operation: it holds either `data` or `error`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "index": 0,
+                    "status": 412,
+                    "error": {
+                        "code": VersionConflict.code,
+                        "message": VersionConflict.message,
+                    },
+                }
+            ]
+        }
+    )
 
     index: Annotated[int, integer(0, MAXIMUM_OPERATIONS - 1)] = Field(
         description="The operation's place in the batch, from 0.", examples=[0]

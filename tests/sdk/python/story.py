@@ -6,7 +6,7 @@ import uuid
 from http import HTTPStatus
 from typing import TypeVar
 
-from taskflow_client import AuthenticatedClient
+from taskflow_client import AuthenticatedClient, Client
 from taskflow_client.api.accounts import create_api_key, create_token, create_user
 from taskflow_client.api.tasks import (
     create_task,
@@ -27,6 +27,7 @@ from taskflow_client.models import (
     CreateOperation,
     DeleteOperation,
     ErrorResponse,
+    ListTasksSort,
     PasswordGrant,
     Scope,
     TaskBatch,
@@ -64,7 +65,7 @@ def refused(answer: Response[ErrorResponse | Wanted], status: HTTPStatus) -> Err
 def log_in(name: str) -> AuthenticatedClient:
     """Register, log in, and go on with an API key."""
     # The generator takes a public operation for one that needs a client with a credential.
-    anonymous = AuthenticatedClient(URL, "anonymous")
+    anonymous = Client(URL)
     registration = UserCreate(username=name, email=f"{name}@example.com", password=PASSWORD)
     user = expect(UserResponse, create_user.sync(client=anonymous, body=registration))
     assert user.data.username == name
@@ -94,16 +95,19 @@ def create(client: AuthenticatedClient) -> tuple[TaskRead, str]:
     return task, first.headers["ETag"]
 
 
+NEWEST = ListTasksSort.CREATED_AT_DESC
+
+
 def page(client: AuthenticatedClient) -> list[str]:
     titles: list[str] = []
-    listed = expect(TaskListResponse, list_tasks.sync(client=client, per_page=2)).data
+    listed = expect(TaskListResponse, list_tasks.sync(client=client, per_page=2, sort=NEWEST)).data
     while True:
         titles.extend(task.title for task in listed.tasks)
         if listed.next_cursor is None:
             return titles
         listed = expect(
             TaskListResponse,
-            list_tasks.sync(client=client, per_page=2, cursor=listed.next_cursor),
+            list_tasks.sync(client=client, per_page=2, sort=NEWEST, cursor=listed.next_cursor),
         ).data
 
 
