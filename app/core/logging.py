@@ -109,6 +109,8 @@ def configure_logging(
                 "uvicorn.error": {"handlers": [], "propagate": True, "level": level},
                 "uvicorn.access": {"handlers": [], "propagate": False},
                 "asyncio": {"level": "WARNING"},
+                # It tells of each part of its own that it loads.
+                "alembic.runtime.plugins": {"level": "WARNING"},
                 # It warns of headers for a collector that it cannot read, and they are secrets.
                 "opentelemetry.util.re": {"level": "ERROR"},
             },

@@ -129,9 +129,7 @@ async def test_every_secured_operation_documents_its_scope_and_401_and_403(
     document: dict[str, Any],
 ) -> None:
     secured = {
-        name: operation
-        for name, operation in operations(document).items()
-        if operation["security"]
+        name: operation for name, operation in operations(document).items() if operation["security"]
     }
     assert len(secured) == 18
     for name, operation in secured.items():

@@ -1,9 +1,20 @@
-"""The main figures that the README gives of the benchmark are those of the runs that are kept."""
+"""The README's main figures of the benchmark are the kept ones, its limits those of the code."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from app.accounts.oauth import MAXIMUM_FORM_BYTES
+from app.accounts.schemas import MAXIMUM_KEYS
+from app.core.pagination import MAXIMUM_PER_PAGE
+from app.core.routing import MAXIMUM_BODY_BYTES
+from app.tasks import models
+from app.tasks.batch.router import BatchRoute
+from app.tasks.batch.schemas import MAXIMUM_OPERATIONS
+from app.tasks.batch.service import CHARACTERS_ANSWERED
+from app.tasks.search import SEARCH_MAX_LENGTH
+
+MEBIBYTE = 1024 * 1024
 ROOT = Path(__file__).resolve().parents[2]
 README = " ".join((ROOT / "README.md").read_text().split())
 RESULTS = ROOT / "tests" / "bench" / "results"
@@ -91,3 +102,25 @@ def test_figures_of_millions_of_tasks_are_those_that_are_kept() -> None:
         f"create {scale['batches']['per_second']:,} tasks a second over one connection",
     ]
     assert untold(sentences) == []
+
+
+def test_limits_are_those_of_the_code() -> None:
+    mebibytes = MAXIMUM_BODY_BYTES // MEBIBYTE, BatchRoute.maximum_body_bytes // MEBIBYTE
+    rows = [
+        (
+            f"| a body | {mebibytes[0]} MiB; of a batch {mebibytes[1]} MiB; of OAuth 2's calls"
+            f" {MAXIMUM_FORM_BYTES // 1024} KiB |"
+        ),
+        f"| {models.TITLE_MAX_LENGTH} and {models.DESCRIPTION_MAX_LENGTH:,} characters |",
+        f"| tags | {models.MAXIMUM_TAGS} of {models.TAG_MAX_LENGTH} characters |",
+        (
+            f"| {models.METADATA_MAX_BYTES // 1024} KiB as compact JSON,"
+            f" {models.METADATA_MAX_LEVELS} levels |"
+        ),
+        f"| an `external_id` | {models.EXTERNAL_ID_MAX_LENGTH} characters |",
+        f"| a search | {SEARCH_MAX_LENGTH} characters |",
+        f"| a page | {MAXIMUM_PER_PAGE} tasks |",
+        f"| {MAXIMUM_OPERATIONS:,} operations, and {CHARACTERS_ANSWERED // MEBIBYTE} MiB of text",
+        f"| {MAXIMUM_KEYS} API keys;",
+    ]
+    assert untold(rows) == []
