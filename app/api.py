@@ -1,7 +1,6 @@
 """The table of contents of `/api/v1`.
 
-The routes themselves, and no routers in each other: FastAPI would search through each of them, and
-twice, for every request.
+The routes themselves, and no routers in each other: `DispatchMiddleware` finds them in one look.
 """
 
 from starlette.routing import BaseRoute

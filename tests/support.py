@@ -93,8 +93,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def waiting_for_a_lock(database: Database) -> None:
-    """Return when some statement waits for a lock."""
-    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    """Return when some statement in this database waits for a lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     async with asyncio.timeout(10), database.session() as session:
         while not await session.scalar(waiting):
             pass

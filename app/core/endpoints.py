@@ -3,20 +3,22 @@
 FastAPI looks at an endpoint's dependencies and parameters anew for each request, in a way that is
 ready for everything. Here it is ready for what this service uses: dependencies that are async
 functions or generators, parameters in the path, the query and the headers, and a body of JSON or
-of a form.
+of a form. What it is not ready for is refused when the endpoint is declared.
 """
 
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast, get_origin
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Form
 from pydantic import BaseModel, ValidationError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 Faults = list[dict[str, Any]]
 Pairs = list[tuple[str, str]]
+Overrides = dict[Callable[..., Any] | None, Callable[..., Any]]
 
 
 def query_pairs(request: Request) -> Pairs:
@@ -39,7 +42,7 @@ def query_pairs(request: Request) -> Pairs:
 
 
 def _takes_several(annotation: object) -> bool:
-    return get_origin(annotation) is list
+    return any(get_origin(part) is list for part in (annotation, *get_args(annotation)))
 
 
 def parameter_names(model_field: "ModelField") -> dict[str, bool]:
@@ -135,8 +138,16 @@ class Call:
         asynchronous = call if inspect.isroutine(call) else cast("Any", call).__call__
         if not (self.is_generator or inspect.iscoroutinefunction(asynchronous)):
             raise TypeError(f"{call} is neither an async function nor an async generator")
-        if dependant.cookie_params or dependant.background_tasks_param_name:
+        if (
+            dependant.cookie_params
+            or dependant.background_tasks_param_name
+            or dependant.security_scopes_param_name
+            or dependant.http_connection_param_name
+            or dependant.websocket_param_name
+        ):
             raise TypeError(f"{call} takes what no endpoint here is given")
+        if not all(sub.use_cache for sub in dependant.dependencies):
+            raise TypeError(f"{call} depends on what is to be called more than once")
         self.function: Callable[..., Any] = asynccontextmanager(call) if self.is_generator else call
         self.needs = [(sub.name, sub.call) for sub in dependant.dependencies if sub.name]
         self._path = [_Parameter(one, "path") for one in dependant.path_params]
@@ -175,6 +186,28 @@ def _in_order(dependant: Dependant, calls: dict[object, Call]) -> None:
     calls.setdefault(dependant.call, Call(dependant))
 
 
+def _overridden(dependant: Dependant, overrides: Overrides) -> Dependant:
+    """What an endpoint depends on, with others in the places of some."""
+    dependencies = [
+        get_dependant(path=sub.path or "", call=_asynchronous(overrides[sub.call]), name=sub.name)
+        if sub.call in overrides
+        else _overridden(sub, overrides)
+        for sub in dependant.dependencies
+    ]
+    return replace(dependant, dependencies=dependencies)
+
+
+def _asynchronous(call: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
+        return call
+
+    @wraps(call)
+    async def call_it(**arguments: Any) -> Any:  # noqa: ANN401 - what the function gives
+        return call(**arguments)
+
+    return call_it
+
+
 def _header(headers: Sequence[tuple[bytes, bytes]], parameter: _Parameter) -> Any:  # noqa: ANN401 - not validated yet
     given = [value.decode("latin-1") for name, value in headers if name == parameter.header]
     if not given:
@@ -193,9 +226,14 @@ class _Answer(Response):
 
 
 class Endpoint:
-    """Answers requests by an endpoint's function."""
+    """Answers requests by an endpoint's function.
+
+    What the application's `dependency_overrides` name is called in the place of what they name it
+    for.
+    """
 
     def __init__(self, dependant: Dependant, *, status_code: int | None) -> None:
+        self._dependant = dependant
         calls: dict[object, Call] = {}
         _in_order(dependant, calls)
         *self._depends_on, self._endpoint = calls.values()
@@ -208,6 +246,12 @@ class Endpoint:
 
         Raises `RequestValidationError` if an argument is not valid.
         """
+        if overrides := request.app.dependency_overrides:
+            other = Endpoint(_overridden(self._dependant, overrides), status_code=self._status_code)
+            return await other._answer(request)
+        return await self._answer(request)
+
+    async def _answer(self, request: Request) -> Response:
         body = await request.body() if self._has_body else b""
         known = Known(request, _Answer(self._status_code), body)
         if self._opens:

@@ -209,7 +209,7 @@ class StrictRoute(APIRoute):
         unknown_conditions = _unknown_conditions(self) if self.refuses_unknown_parameters else set()
 
         async def handle_strictly(request: Request) -> Response:
-            if authenticator is not None:
+            if authenticator is not None and authenticator not in request.app.dependency_overrides:
                 request.scope[CONFIRM_CREDENTIAL] = authenticator.confirm
                 await authenticator.authenticate(request, scopes)
             _check_conditions(request, unknown_conditions)

@@ -214,9 +214,8 @@ async def _refuse_repeated(session: AsyncSession, report: ImportReport) -> None:
 
 async def _rows_of(session: AsyncSession, statement: Insert | Update) -> int:
     """How many rows a statement writes."""
-    # Typed as the result of a query, which has no such count.
-    result: Any = await session.execute(statement)
-    return int(result.rowcount)
+    connection = await session.connection()
+    return (await connection.execute(statement)).rowcount
 
 
 async def import_tasks(

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from app.db.session import Database
 from tests.conftest import NewAccount
-from tests.support import CHEAP_HASH, PASSWORD, Account, assert_error
+from tests.support import CHEAP_HASH, PASSWORD, Account, assert_error, waiting_for_a_lock
 
 PATH = "/api/v1/users/me/close"
 
@@ -78,8 +78,6 @@ async def test_a_task_for_an_account_that_closes_meanwhile_is_a_401(
         creating = asyncio.create_task(
             ada.client.post("/api/v1/tasks", json={"title": "Late"}, headers=headers)
         )
-        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        while not await session.scalar(waiting):
-            assert not creating.done()
+        await waiting_for_a_lock(database)
 
     assert_error(await creating, 401, "unauthenticated")
