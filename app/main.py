@@ -2,7 +2,6 @@
 
 import gc
 import os
-import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
@@ -12,7 +11,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from starlette.types import Scope
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import __version__
@@ -177,9 +175,7 @@ def __getattr__(name: str) -> FastAPI:
         configure_logging(level=settings.log_level, form=settings.log_format)
         made = create_app(settings)
     except InvalidSettings as error:
-        sys.stderr.write(f"{error}\n")
-        # Of a worker this tells uvicorn not to try again.
-        raise SystemExit(STARTUP_FAILURE) from None
+        raise SystemExit(str(error)) from None
     # What was made until now lives as long as the process. A full collection would walk through all
     # of it, for some 30 ms in which no request is answered, and find nothing.
     gc.collect()

@@ -46,7 +46,7 @@ async def create_api_key(
     end in the past, `TooManyApiKeys`, and `Unauthenticated` if the actor's credential has ended.
     """
     if not actor.scopes.issuperset(data.scopes):
-        raise InsufficientScope(data.scopes)
+        raise InsufficientScope(set(data.scopes) - actor.scopes)
     if data.expires_at is not None and data.expires_at <= datetime.now(UTC):
         fault = FieldError(
             field="body.expires_at", message="This is in the past", code="out_of_range"

@@ -2,8 +2,8 @@
 
 A worker remembers whom a credential belongs to. What may change about a credential, its end, is
 never taken from memory: every statement on owned rows carries `credential_is_live` as a guard, so
-that no statement which begins after a revocation is committed reads or writes anything. One that
-has begun before, and waits for another's lock, is still carried out.
+that under a credential no statement which begins after its revocation is committed reads or writes
+anything. One that has begun before, and waits for another's lock, is still carried out.
 """
 
 import time

@@ -42,6 +42,7 @@ from app.core.logging import configure_logging
 from app.core.metrics import common_folder
 from app.core.security import PasswordHasher
 from app.core.settings import Environment, InvalidSettings, Settings, load_settings
+from app.core.tracing import traces_exporter
 from app.db.programs import EmbeddedDatabaseError
 from app.main import create_app
 from app.tasks import demo
@@ -115,6 +116,8 @@ def _open_standard_streams() -> None:
 def serve() -> None:
     """Run the service. In development this brings a database along and migrates it."""
     settings = load_settings()
+    # Workers would find out, each time that they are started anew.
+    traces_exporter()
     _refuse_taken_port(settings)
     # The database must be stopped also by a signal that comes before the server runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

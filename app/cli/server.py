@@ -8,8 +8,8 @@ import time
 from contextlib import suppress
 from functools import partial
 
+import structlog
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from app.cli.acceptor import SEATS, Acceptor, Shares
@@ -18,20 +18,19 @@ from app.core.lifecycle import NOT_READY_SIGNAL
 
 # How often it looks whether another signal has come.
 POLL_SECONDS = 0.1
-# How much longer than requests have to finish a worker has to end: it closes its connections, and
-# sends the last of its traces.
+# A worker has so much longer to end than its requests have to finish: it closes its connections,
+# and sends the last of its traces.
 KILL_AFTER_SECONDS = 6
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+log = structlog.stdlib.get_logger("taskflow.server")
 
 
 def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
     """Serve until a signal ends it. Exits with 3 if the application does not start."""
     sockets = [config.bind_socket()]
     if config.workers > 1:
-        supervisor = Supervisor(config, sockets, shutdown_delay=shutdown_delay)
-        supervisor.run()
-        if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
-            sys.exit(STARTUP_FAILURE)
+        Supervisor(config, sockets, shutdown_delay=shutdown_delay).run()
         return
     server = Server(config, Shares(), seat=0)
 
@@ -105,6 +104,7 @@ class Worker(multiprocess.Process):
         self.seat = seat
         self._shares = shares
         self._signals = signals
+        self._is_late_at: float | None = None
 
     @property
     def server(self) -> uvicorn.Server:
@@ -128,6 +128,26 @@ class Worker(multiprocess.Process):
             if self._signals:
                 return True
         return False
+
+    def terminate(self) -> None:
+        has = self.config.timeout_graceful_shutdown or 0
+        self._is_late_at = time.monotonic() + has + KILL_AFTER_SECONDS
+        super().terminate()
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        while not self.has_ended():
+            pass
+
+    def has_ended(self) -> bool:
+        """Whether it has, after a moment; one that hangs is killed when it has had its time."""
+        self.process.join(POLL_SECONDS)
+        is_late = self._is_late_at is not None and time.monotonic() > self._is_late_at
+        if is_late and self.process.is_alive():
+            log.error("worker killed", pid=self.pid)
+            self._is_late_at = None
+            self.process.kill()
+        return not self.process.is_alive()
 
 
 class Supervisor(Multiprocess):
@@ -211,16 +231,12 @@ class Supervisor(Multiprocess):
         super().terminate_all()
 
     def join_all(self) -> None:
-        # Whoever has a request ends within its time; one that hangs would keep us for good.
-        until = time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + KILL_AFTER_SECONDS
         for process in self.processes:
-            while process.process.is_alive():
-                process.process.join(POLL_SECONDS)
+            assert isinstance(process, Worker)  # noqa: S101 - tells the type
+            while not process.has_ended():
                 if self.signal_queue:
                     self.signal_queue.clear()
                     self._send(signal.SIGTERM)
-                if time.monotonic() > until:
-                    process.process.kill()
 
     def _send(self, number: signal.Signals) -> None:
         for process in self.processes:

@@ -42,7 +42,7 @@ def query_pairs(request: Request) -> Pairs:
 
 
 def _takes_several(annotation: object) -> bool:
-    return any(get_origin(part) is list for part in (annotation, *get_args(annotation)))
+    return get_origin(annotation) is list or any(map(_takes_several, get_args(annotation)))
 
 
 def parameter_names(model_field: "ModelField") -> dict[str, bool]:
@@ -187,9 +187,9 @@ def _in_order(dependant: Dependant, calls: dict[object, Call]) -> None:
 
 
 def _overridden(dependant: Dependant, overrides: Overrides) -> Dependant:
-    """What an endpoint depends on, with others in the places of some."""
+    """What an endpoint depends on, with others in the places of some; they are all asynchronous."""
     dependencies = [
-        get_dependant(path=sub.path or "", call=_asynchronous(overrides[sub.call]), name=sub.name)
+        get_dependant(path=sub.path or "", call=overrides[sub.call], name=sub.name)
         if sub.call in overrides
         else _overridden(sub, overrides)
         for sub in dependant.dependencies
@@ -198,7 +198,14 @@ def _overridden(dependant: Dependant, overrides: Overrides) -> Dependant:
 
 
 def _asynchronous(call: Callable[..., Any]) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
+    if inspect.isgeneratorfunction(call):
+        raise TypeError(f"{call} is a generator that is not asynchronous")
+    is_asynchronous = (
+        inspect.iscoroutinefunction(call)
+        or inspect.isasyncgenfunction(call)
+        or inspect.iscoroutinefunction(type(call).__call__)
+    )
+    if is_asynchronous:
         return call
 
     @wraps(call)
@@ -247,6 +254,8 @@ class Endpoint:
         Raises `RequestValidationError` if an argument is not valid.
         """
         if overrides := request.app.dependency_overrides:
+            # Once each: what depends on one twice is to get the same.
+            overrides = {call: _asynchronous(other) for call, other in overrides.items()}
             other = Endpoint(_overridden(self._dependant, overrides), status_code=self._status_code)
             return await other._answer(request)
         return await self._answer(request)

@@ -53,7 +53,9 @@ class ValidationFailed(APIError):
     status = 400
     code = "validation_failed"
     message = "The request is not valid"
-    example = FieldError(field="body.title", message="This field is required", code="missing")
+    example = FieldError(
+        field="query.verbose", message="This parameter is not known here", code="unknown"
+    )
 
 
 class MalformedJSON(APIError):
@@ -234,7 +236,8 @@ def _message_of(error: Mapping[str, Any]) -> str:
     message: str = _MESSAGES_BY_TYPE.get(error["type"]) or error["msg"].removeprefix(
         "Value error, "
     )
-    if error["type"] == "enum" and error["loc"][:1] == ("query",) and "," in error["input"]:
+    is_item_of_a_query = error["loc"][:1] == ("query",) and isinstance(error["loc"][-1], int)
+    if error["type"] == "enum" and is_item_of_a_query and "," in error["input"]:
         message += "; for several of them repeat the parameter"
     if error["type"].endswith("_type") and error.get("input", "") is None:
         message += ", and not null"

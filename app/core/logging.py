@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class NamedLogger(structlog.WriteLogger):
     """Writes lines to a file at once, without the records and handlers of the standard library.
 
-    As with those, a file that takes no line, since its disk is full or its reader has gone, is no
-    fault of what is logged: a write that is committed must be answered as one.
+    A file that takes no line, since its disk is full or its reader has gone, is no fault of what is
+    logged: a write that is committed must be answered as one.
     """
 
     def __init__(self, name: str, file: TextIO) -> None:
@@ -31,7 +31,10 @@ class NamedLogger(structlog.WriteLogger):
 
     def msg(self, message: str) -> None:
         with suppress(OSError, ValueError):
-            super().msg(message)
+            try:
+                super().msg(message)
+            except UnicodeEncodeError:
+                super().msg(message.encode("ascii", "backslashreplace").decode())
 
     debug = info = warning = error = critical = msg
 

@@ -15,6 +15,7 @@ from fastapi.routing import iter_route_contexts
 from app.core.conditions import ENTITY_TAGS_PATTERN
 from app.core.errors import APIError, MethodNotAllowed, NotFound, described, document_errors
 from app.core.routing import StrictRoute
+from app.core.schemas import NULL
 
 API_KEY_SCHEME = "ApiKey"
 METHODS = ("get", "put", "post", "delete", "patch")
@@ -96,10 +97,6 @@ HEADERS_BY_CODE = {
     "database_unavailable": "Retry-After",
     "overloaded": "Retry-After",
 }
-
-
-NULL = "\0null"
-"""Stands for null in an example: FastAPI leaves out what is None."""
 
 
 def refine(document: dict[str, Any], app: FastAPI) -> None:
@@ -317,7 +314,7 @@ def _bound(schema: dict[str, Any]) -> None:
 def _name_members(schema: dict[str, Any]) -> None:
     """Names where values differ by a sign: generators number them, and one more renames all."""
     values = schema.get("enum", [])
-    if any(value.startswith("-") for value in values):
+    if any(str(value).startswith("-") for value in values):
         schema["x-enum-varnames"] = [
             "".join(word.capitalize() for word in re.findall("[a-z]+", value))
             + ("Desc" if value.startswith("-") else "")

@@ -89,7 +89,7 @@ class Envelope(ReadModel, Generic[Payload]):
     message: Message = Field(
         default="ok", description="What happened, for people.", examples=["ok"]
     )
-    data: Payload = Field(description="What the call gives back.")
+    data: Payload = Field(description="What the call gives back; null if nothing.")
 
 
 class FieldError(BaseModel):

@@ -14,6 +14,9 @@ from app.core.errors import APIError
 
 Item = TypeVar("Item", bound=Hashable)
 
+NULL = "\0null"
+"""Stands for null in an example: FastAPI leaves out of the document what is None."""
+
 
 class InputModel(BaseModel):
     """A body or a query: unknown fields are refused by name, and no input stands in an error."""

@@ -48,14 +48,13 @@ def _variable(*names: str) -> str:
     return next((value for name in names if (value := os.environ.get(name, "").strip())), "")
 
 
-def start_tracing() -> "TracerProvider | None":
-    """What makes spans and sends them, configured by `OTEL_*`; None if they do not ask for it.
+def traces_exporter() -> str:
+    """Which exporter `OTEL_*` ask for; none if they do not ask for traces.
 
     Raises `InvalidSettings` for an exporter or a protocol that is not supported.
     """
-    global _provider  # noqa: PLW0603 - one process, one provider, as in OpenTelemetry itself
     if not is_requested():
-        return None
+        return "none"
     exporter = _variable("OTEL_TRACES_EXPORTER") or "otlp"
     protocol = _variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     faults = []
@@ -65,6 +64,18 @@ def start_tracing() -> "TracerProvider | None":
         faults.append("  OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf")
     if faults:
         raise InvalidSettings(faults)
+    return exporter
+
+
+def start_tracing() -> "TracerProvider | None":
+    """What makes spans and sends them, configured by `OTEL_*`; None if they do not ask for it.
+
+    Raises what `traces_exporter` does.
+    """
+    global _provider  # noqa: PLW0603 - one process, one provider, as in OpenTelemetry itself
+    exporter = traces_exporter()
+    if exporter == "none":
+        return None
 
     # They take a third of a second to import, which only those pay who use them.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - see above

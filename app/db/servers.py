@@ -29,7 +29,7 @@ class Silent(ConnectionError):
 
 
 class Unreachable(ConnectionError):
-    """There is no way to a server: its name is not known, say, or its socket is not there."""
+    """There is no way to a server: its name is not known, or none of its addresses takes us."""
 
 
 class NoSuitableServer(ConnectionError):
@@ -81,7 +81,8 @@ class Servers:
             except (ConnectionError, TimeoutError) as error:
                 failure = error
             except OSError as error:
-                failure = Unreachable(error.strerror)
+                failure = Unreachable(error.strerror or str(error))
+                failure.__cause__ = error
             except asyncpg.CannotConnectNowError as error:
                 failure = NotLetIn(error)
             except asyncpg.PostgresError as error:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import Context
 from typing import Annotated, Any, cast
 
 import asyncpg
@@ -208,7 +209,8 @@ class Database:
         others.
         """
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._answers())
+            # What goes wrong is nobody's request.
+            self._asking = asyncio.create_task(self._answers(), context=Context())
         return await asyncio.shield(self._asking)
 
     async def _answers(self) -> bool:
@@ -223,6 +225,8 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections, within a second of their server's saying nothing to it."""
+        if self._asking is not None:
+            self._asking.cancel()
         pool = self.pool
         closing = asyncio.gather(self.engine.dispose(), self._probe.dispose())
         await asyncio.wait({closing}, timeout=CLOSE_WITHIN_SECONDS)

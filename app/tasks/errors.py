@@ -13,7 +13,7 @@ class TaskNotFound(APIError):
 
 
 class NoExternalId(NotFound):
-    """The path holds more than an `external_id`, or nothing in its place."""
+    """The path holds more than an `external_id`."""
 
     message = "An external_id is one part of the path: percent-encode its slashes"
 

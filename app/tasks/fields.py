@@ -9,8 +9,7 @@ from pydantic_core import PydanticCustomError
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.core.bounds import MAXIMUM_ID, NO_NUL
-from app.core.openapi_passes import NULL
-from app.core.schemas import DateInput, InstantInput, canonical_id, each_once, not_blank
+from app.core.schemas import NULL, DateInput, InstantInput, canonical_id, each_once, not_blank
 from app.core.strict_json import compact_json
 from app.tasks.errors import TaskNotFound
 from app.tasks.models import (

@@ -96,7 +96,9 @@ class IdempotentRoute(StrictRoute):
         key = parse_key([value for name, value in headers if name == b"idempotency-key"])
         if key is None:
             return await handle(request)
-        actor: Actor = request.scope["taskflow.actor"]
+        actor: Actor | None = request.scope.get("taskflow.actor")
+        if actor is None:
+            raise RuntimeError("a key belongs to a credential, which an override has none of")
         # The body is read before a connection is taken: clients may be slow.
         body = await request.json() if await request.body() else None
         sent = (request.method, request.scope["path"], body)

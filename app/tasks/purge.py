@@ -78,7 +78,7 @@ async def _purge_regularly(database: Database, settings: Settings) -> None:
         try:
             removed = await purge(database, settings)
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
-            # The next time may find a database that is well again.
+            # The next time it may be well again.
             report(error)
         else:
             if removed is not None and any(removed.values()):

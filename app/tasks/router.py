@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from app.accounts.credentials import CurrentUser, requires
 from app.core.bounds import NO_NUL
 from app.core.conditions import ETAG_HEADER, IfMatch, IfNoneMatch
-from app.core.errors import ValidationFailed, document_errors
+from app.core.errors import NotFound, ValidationFailed, document_errors
 from app.core.pagination import LINK_HEADER, Cursors, add_links
 from app.core.responses import FieldError, document_links
 from app.core.routing import API, StrictRoute
@@ -167,9 +167,11 @@ async def _external_id(
     except UnicodeDecodeError:
         fault = FieldError(field="path.external_id", message="This is not UTF-8", code="invalid")
         raise ValidationFailed(errors=[fault]) from None
-    # A slash of the path itself, or a part of the route that was percent-encoded.
-    if b"/" in encoded or sent != external_id:
+    if b"/" in encoded:
         raise NoExternalId
+    if sent != external_id:
+        # A part of the route was percent-encoded.
+        raise NotFound
     return sent
 
 

@@ -7,10 +7,9 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import MISSING, AliasChoices, ConfigDict, Field, model_validator
 
 from app.core.bounds import Count, Id, text
-from app.core.openapi_passes import NULL
 from app.core.pagination import CURSOR_MAX_LENGTH, CURSOR_PATTERN, MAXIMUM_PER_PAGE, PageQuery
 from app.core.responses import Envelope, Instant, ReadModel, written
-from app.core.schemas import Flag, InputModel, field_refused
+from app.core.schemas import NULL, Flag, InputModel, field_refused
 from app.tasks.fields import (
     Description,
     DueAt,

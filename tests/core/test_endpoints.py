@@ -1,5 +1,6 @@
 """How endpoints are called, where no endpoint of the service shows it."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import pytest
@@ -116,3 +117,35 @@ def test_what_endpoints_here_are_not_given_is_refused_when_they_are_declared() -
     for call in (scoped, connected, anew, blocking):
         with pytest.raises(TypeError):
             Endpoint(get_dependant(path="/", call=call), status_code=None)
+
+
+async def test_what_depends_twice_on_what_is_overridden_gets_the_same() -> None:
+    async def dependency() -> int:
+        return 0
+
+    async def endpoint(
+        one: Annotated[int, Depends(dependency)], other: Annotated[int, Depends(dependency)]
+    ) -> Number:
+        return Number(number=10 * one + other)
+
+    numbers = iter(range(1, 10))
+    asked = request()
+    asked.app.dependency_overrides[dependency] = lambda: next(numbers)
+    call = Endpoint(get_dependant(path="/", call=endpoint), status_code=None)
+    assert (await call(asked)).body == b'{"number":11}'
+
+
+async def test_an_override_that_cannot_be_waited_for_is_refused() -> None:
+    async def dependency() -> int:
+        return 0
+
+    async def endpoint(number: Annotated[int, Depends(dependency)]) -> Number:
+        return Number(number=number)
+
+    def blocking() -> Iterator[int]:
+        yield 1
+
+    asked = request()
+    asked.app.dependency_overrides[dependency] = blocking
+    with pytest.raises(TypeError, match="not asynchronous"):
+        await Endpoint(get_dependant(path="/", call=endpoint), status_code=None)(asked)

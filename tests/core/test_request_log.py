@@ -1,5 +1,6 @@
 """One structured line per request, and no secret in any of them."""
 
+import io
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import structlog
 
+from app.core.logging import NamedLogger
 from tests.conftest import NewDatabase
 from tests.support import SECRET_KEY, Account, blocking_client, running_service, until
 
@@ -121,3 +123,12 @@ def test_structlog_is_left_as_it_was_found(log_lines: list[dict[str, Any]]) -> N
     structlog.stdlib.get_logger("taskflow.request").info("probe")
 
     assert [line["event"] for line in log_lines] == ["probe"]
+
+
+def test_a_line_that_its_file_has_no_characters_for_is_written_with_escapes() -> None:
+    written = io.BytesIO()
+    with io.TextIOWrapper(written, encoding="ascii") as file:
+        NamedLogger("test", file).info("Café")
+        line = written.getvalue()
+
+    assert line == b"Caf\\xe9\n"

@@ -65,8 +65,8 @@ def run_sql(url: str, sql: str) -> Any:
         return runner.run(run())
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
+def eventually(condition: Callable[[], object], *, within: float = PATIENCE) -> None:
+    deadline = time.monotonic() + within
     pause = threading.Event()
     while not condition():
         assert time.monotonic() < deadline

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import NoReturn
 
 import asyncpg
 import pytest
@@ -143,3 +144,12 @@ async def test_who_stops_asking_whether_a_server_answers_leaves_nothing_behind()
         await asking
     await asyncio.wait_for(ended.wait(), 10)
     assert isinstance(await fault_within(0.01, no_answer()), TimeoutError)
+
+
+async def test_whatever_the_system_says_of_a_server_blames_the_connection_and_is_kept() -> None:
+    async def open_one(*_: object) -> NoReturn:
+        raise OSError("Multiple exceptions: refused, refused")
+
+    with pytest.raises(ConnectionError, match="refused, refused") as told:
+        await Servers("postgresql://localhost/x").connect(open_one, seconds=1)
+    assert type(told.value.__cause__) is OSError

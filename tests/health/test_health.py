@@ -72,12 +72,14 @@ async def test_those_who_ask_at_once_take_one_connection(new_database: NewDataba
     probe = database._probe.sync_engine  # noqa: SLF001 - its connections show nowhere else
     event.listen(probe, "connect", lambda *arguments: opened.append(arguments))
 
-    assert await asyncio.gather(*(database.is_ready() for _ in range(20))) == [True] * 20
-    assert len(opened) == 1
-    # Later it may be otherwise.
-    assert await database.is_ready()
-    assert len(opened) == 2
-    await database.close()
+    try:
+        assert await asyncio.gather(*(database.is_ready() for _ in range(20))) == [True] * 20
+        assert len(opened) == 1
+        # Later it may be otherwise.
+        assert await database.is_ready()
+        assert len(opened) == 2
+    finally:
+        await database.close()
 
 
 async def test_a_database_that_falls_silent_is_given_up_on_within_two_seconds(

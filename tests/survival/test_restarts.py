@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.cli import GRACEFUL_SHUTDOWN_SECONDS
+from app.cli.server import KILL_AFTER_SECONDS
 from tests.conftest import NewDatabase
 from tests.db.support import PATIENCE, eventually, run_sql
 from tests.observability.test_workers import started_workers
@@ -23,6 +25,7 @@ from tests.survival.writers import Answer, Writers
 pytestmark = pytest.mark.survival
 
 LONG = "60"
+KILLED_WITHIN = GRACEFUL_SHUTDOWN_SECONDS + KILL_AFTER_SECONDS + PATIENCE
 PATIENT = {"DATABASE_STATEMENT_TIMEOUT": LONG, "DATABASE_LOCK_TIMEOUT": LONG}
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'taskflow' "
@@ -222,8 +225,19 @@ def test_a_worker_that_hangs_keeps_no_other_from_ending_as_it_should(
         hanging, _ = started_workers(service, 2)
         os.kill(hanging, signal.SIGSTOP)
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(PATIENCE) == 0, service.output()
+        assert service.process.wait(KILLED_WITHIN) == 0, service.output()
         assert service.output().count("Finished server process") == 1
+        assert service.output().count("worker killed") == 1
+
+
+def test_a_worker_that_hangs_is_replaced_with_the_others(new_database: NewDatabase) -> None:
+    with running_service(new_database(), WORKERS="2") as service:
+        hanging, _ = started_workers(service, 2)
+        os.kill(hanging, signal.SIGSTOP)
+        service.process.send_signal(signal.SIGHUP)
+        eventually(lambda: service.output().count("worker killed") == 1, within=KILLED_WITHIN)
+        assert len(started_workers(service, 4)) == 4
+        eventually(partial(has_ended_workers, service, 1))
 
 
 def roll(service: RunningService, times: int) -> None:

@@ -64,7 +64,6 @@ def refused(answer: Response[ErrorResponse | Wanted], status: HTTPStatus) -> Err
 
 def log_in(name: str) -> AuthenticatedClient:
     """Register, log in, and go on with an API key."""
-    # The generator takes a public operation for one that needs a client with a credential.
     anonymous = Client(URL)
     registration = UserCreate(username=name, email=f"{name}@example.com", password=PASSWORD)
     user = expect(UserResponse, create_user.sync(client=anonymous, body=registration))
