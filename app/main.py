@@ -39,6 +39,8 @@ from app.core.routing import operation_id
 from app.core.security import PasswordHasher
 from app.core.settings import InvalidSettings, Settings, load_settings
 from app.core.tracing import start_tracing, stop_tracing, telemetry_of_requests
+from app.core.unread import MAXIMUM_UNREAD_BYTES, UnreadAnswers
+from app.core.unread import STATE_KEY as UNREAD_ANSWERS
 from app.db.errors import report
 from app.db.session import Database
 from app.health.router import router as health
@@ -64,7 +66,11 @@ def create_app(settings: Settings) -> FastAPI:
         lifecycle = Lifecycle()
         with signals_heeded(lifecycle, shutdown_delay=settings.shutdown_delay):
             async with database.watched(), regular_purge(database, settings), metrics.published():
-                yield {LIFECYCLE: lifecycle, ADMISSION: app.state.admission}
+                yield {
+                    LIFECYCLE: lifecycle,
+                    ADMISSION: app.state.admission,
+                    UNREAD_ANSWERS: UnreadAnswers(MAXIMUM_UNREAD_BYTES),
+                }
         app.state.admission.tell()
         await app.state.rate_limiter.close()
         await database.close()

@@ -25,6 +25,8 @@ class Cycle(RequestResponseCycle):
 
     close_connection: Callable[[], None]
     """Set by the protocol: ends the connection behind the answer."""
+    last_write = 0
+    """How many bytes were written at last."""
     _head = b""
     _admission: Admission | None = None
     _is_aside = False
@@ -53,15 +55,18 @@ class Cycle(RequestResponseCycle):
             self._admission.at_work += 1
 
     async def run_asgi(self, app: "ASGI3Application") -> None:
-        """Run the application; an answer that it breaks off ends the connection, and that is all.
+        """Run the application, once the client has taken in what it was answered before.
 
-        Uvicorn would write down the error once more, with its traceback.
+        An answer that is broken off ends the connection, and that is all: uvicorn would write down
+        the error once more, with its traceback.
         """
 
         async def application(
             scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable"
         ) -> None:
             try:
+                if self.flow.write_paused:
+                    await self._drain()
                 await app(scope, receive, send)
             except AnswerBrokenOff:
                 self.disconnected = True
@@ -97,11 +102,7 @@ class Cycle(RequestResponseCycle):
         to be, and for line breaks in headers.
         """
         if self.flow.write_paused and not self.disconnected:
-            self._step_aside()
-            try:
-                await self.flow.drain()
-            finally:
-                self._come_back()
+            await self._drain()
         if self.disconnected:
             return
         if message["type"] == "http.response.start" and not self.response_started:
@@ -110,6 +111,14 @@ class Cycle(RequestResponseCycle):
             self._continue(message.get("body", b""), more=message.get("more_body", False))
         else:
             raise RuntimeError(f"{message['type']} is out of order")
+
+    async def _drain(self) -> None:
+        """Wait until the kernel has taken most of what the client has not read yet."""
+        self._step_aside()
+        try:
+            await self.flow.drain()
+        finally:
+            self._come_back()
 
     def _start(self, message: Message) -> None:
         self.response_started = True
@@ -161,8 +170,10 @@ class Cycle(RequestResponseCycle):
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("the body is longer than Content-Length")
-        self.transport.write(self._head + body)
+        written = self._head + body
         self._head = b""
+        self.last_write = len(written)
+        self.transport.write(written)
         if more:
             return
         if self.expected_content_length:

@@ -9,8 +9,6 @@ import asyncio
 import contextlib
 import contextvars
 import fcntl
-import socket
-import struct
 import sys
 import termios
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -22,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.core.admission import Admission, admission_of
 from app.core.http_cycle import Cycle
 from app.core.lifecycle import CLIENT_HAS_GONE, lifecycle_of
+from app.core.unread import reset, unread_answers_of
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -42,7 +41,6 @@ MAXIMUM_MESSAGE_BYTES = 64 * 1024 * 1024
 DRAIN_SECONDS = 1
 # How long what a client still sends behind its answer is read, and thrown away.
 LINGER_SECONDS = 2
-RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 Receiving = Literal["nothing", "head", "body"]
 
@@ -55,6 +53,7 @@ class HTTPProtocol(HttpToolsProtocol):
       else it is answered 400.
     - A head that does not come within 15 s is answered 408; with a body of which less than 4 KiB/s
       come for 15 s the connection is closed, and so it is with a client that takes so little in.
+    - Where too much waits for slow readers in a worker, the one with the most is cut off.
     - When a client has gone, its request is cancelled.
     - While the process ends, each answer says `Connection: close`, and an idle connection is closed
       after 1 s.
@@ -76,6 +75,7 @@ class HTTPProtocol(HttpToolsProtocol):
         # A connection may be accepted just when the process stops to listen.
         self._is_draining = lifecycle_of(self.app_state).is_ending
         self._admission = admission_of(self.app_state)
+        self._unread_answers = unread_answers_of(self.app_state)
         self._check: asyncio.TimerHandle | None = None
         self._running: Cycle | None = None
         self._has_refused = False
@@ -93,6 +93,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._check is not None:
             self._check.cancel()
+        self._unread_answers.discard(self.transport)
         super().connection_lost(exc)
         cycle = self._running
         if cycle is not None and self._task is not None and not cycle.response_complete:
@@ -310,8 +311,14 @@ class HTTPProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or cycle.response_complete
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._running is not None:
+            self._unread_answers.add(self.transport, self._running.last_write)
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._unread_answers.discard(self.transport)
         # What waits from now on is another part of the answer.
         self._unread_since = None
 
@@ -322,10 +329,7 @@ class HTTPProtocol(HttpToolsProtocol):
         # Until the connection is lost: one that is being closed still waits for its reader.
         self._check_later()
         if self._is_slow_reader():
-            # With a reset: else the kernel would keep megabytes for the client for minutes.
-            connection = self.transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
-            self.transport.abort()
+            reset(self.transport)
         elif self._is_slow_sender() and not self.transport.is_closing():
             if self._receiving == "head" and self._is_idle():
                 answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n"

@@ -267,6 +267,26 @@ async def test_a_request_does_not_count_while_its_answer_waits_for_a_slow_reader
     assert transport.written[1:] == [b"3\r\ntwo\r\n"]
 
 
+async def test_a_request_is_begun_when_the_answer_before_it_was_taken_in() -> None:
+    admission, flow = Admission(2, cors_origins=[]), Flow()
+    cycle = cycle_on(Transport(), flow=flow)
+    cycle.enter(admission)
+    flow.write_paused = True
+    begun_with: list[int] = []
+
+    async def application(_: object, __: object, send: Any) -> None:
+        begun_with.append(admission.at_work)
+        await send(LENGTH_2)
+        await send(part(b"ok"))
+
+    running = await begun(cycle.run_asgi(cast("Any", application)))
+    assert (begun_with, admission.at_work) == ([], 0)
+
+    flow.is_taken_in.set()
+    await running
+    assert begun_with == [1]
+
+
 @pytest.mark.parametrize(
     ("more_body", "disconnected", "is_refused"),
     [(False, False, True), (True, False, False), (False, True, False)],
