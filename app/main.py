@@ -19,6 +19,8 @@ from app.accounts.errors import OAuthError, render_oauth_error
 from app.api import ROUTES
 from app.core.admission import STATE_KEY as ADMISSION
 from app.core.admission import Admission
+from app.core.client_buffers import STATE_KEY as CLIENT_BUFFERS
+from app.core.client_buffers import ClientBuffers
 from app.core.dispatch import DispatchMiddleware
 from app.core.docs import install_docs
 from app.core.errors import MethodNotAllowed, error_response, install_error_handlers
@@ -39,8 +41,6 @@ from app.core.routing import operation_id
 from app.core.security import PasswordHasher
 from app.core.settings import InvalidSettings, Settings, load_settings
 from app.core.tracing import start_tracing, stop_tracing, telemetry_of_requests
-from app.core.unread import MAXIMUM_UNREAD_BYTES, UnreadAnswers
-from app.core.unread import STATE_KEY as UNREAD_ANSWERS
 from app.db.errors import report
 from app.db.session import Database
 from app.health.router import router as health
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
                 yield {
                     LIFECYCLE: lifecycle,
                     ADMISSION: app.state.admission,
-                    UNREAD_ANSWERS: UnreadAnswers(MAXIMUM_UNREAD_BYTES),
+                    CLIENT_BUFFERS: ClientBuffers(),
                 }
         app.state.admission.tell()
         await app.state.rate_limiter.close()

@@ -18,9 +18,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.admission import Admission, admission_of
+from app.core.client_buffers import client_buffers_of, reset
 from app.core.http_cycle import Cycle
 from app.core.lifecycle import CLIENT_HAS_GONE, lifecycle_of
-from app.core.unread import reset, unread_answers_of
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -53,7 +53,7 @@ class HTTPProtocol(HttpToolsProtocol):
       else it is answered 400.
     - A head that does not come within 15 s is answered 408; with a body of which less than 4 KiB/s
       come for 15 s the connection is closed, and so it is with a client that takes so little in.
-    - Where too much waits for slow readers in a worker, the one with the most is cut off.
+    - Where a worker keeps too much for slow clients, the one with the most is cut off.
     - When a client has gone, its request is cancelled.
     - While the process ends, each answer says `Connection: close`, and an idle connection is closed
       after 1 s.
@@ -75,7 +75,7 @@ class HTTPProtocol(HttpToolsProtocol):
         # A connection may be accepted just when the process stops to listen.
         self._is_draining = lifecycle_of(self.app_state).is_ending
         self._admission = admission_of(self.app_state)
-        self._unread_answers = unread_answers_of(self.app_state)
+        self._buffers = client_buffers_of(self.app_state)
         self._check: asyncio.TimerHandle | None = None
         self._running: Cycle | None = None
         self._has_refused = False
@@ -93,7 +93,8 @@ class HTTPProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._check is not None:
             self._check.cancel()
-        self._unread_answers.discard(self.transport)
+        self._buffers.unread_answers.free(self.transport)
+        self._buffers.unfinished_bodies.free(self.transport)
         super().connection_lost(exc)
         cycle = self._running
         if cycle is not None and self._task is not None and not cycle.response_complete:
@@ -254,6 +255,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def on_response_complete(self) -> None:
+        self._buffers.unfinished_bodies.free(self.transport)
         if not self._is_lingering:
             super().on_response_complete()
             return
@@ -299,9 +301,11 @@ class HTTPProtocol(HttpToolsProtocol):
         # What follows behind an answer is not wanted.
         if not self._is_idle():
             super().on_body(body)
+            self._buffers.unfinished_bodies.add(self.transport, len(body))
 
     def on_message_complete(self) -> None:
         self._receiving = "nothing"
+        self._buffers.unfinished_bodies.free(self.transport)
         if self._is_lingering:
             self.transport.close()
         if not self._is_idle():
@@ -314,11 +318,12 @@ class HTTPProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._running is not None:
-            self._unread_answers.add(self.transport, self._running.last_write)
+            # It stays whole until the last of it was read.
+            self._buffers.unread_answers.add(self.transport, self._running.last_write)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._unread_answers.discard(self.transport)
+        self._buffers.unread_answers.free(self.transport)
         # What waits from now on is another part of the answer.
         self._unread_since = None
 

@@ -1,0 +1,69 @@
+"""What a worker keeps for slow clients, bounded for all of them together.
+
+A client that sends or takes in its 4 KiB/s has all the time it needs, and meanwhile up to eight
+megabytes of a body, or ten of an answer, stay in memory: a few hundred of them would fill it.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+STATE_KEY = "taskflow.client_buffers"
+MAXIMUM_KEPT_BYTES = 128 * 1024 * 1024
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+
+log = structlog.stdlib.get_logger("taskflow.request")
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection and forget what its client has not read.
+
+    With a reset: else the kernel would keep megabytes for the client for minutes.
+    """
+    connection = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+    transport.abort()
+
+
+class Kept:
+    """The bytes kept for each connection; beyond `maximum` the one with the most is cut off."""
+
+    def __init__(self, what: str, maximum: int) -> None:
+        self._what = what
+        self._maximum = maximum
+        self._total = 0
+        self.sizes: dict[asyncio.Transport, int] = {}
+
+    def add(self, connection: asyncio.Transport, size: int) -> None:
+        """Count so many more bytes for the connection, until they are freed or it is cut off."""
+        self.sizes[connection] = self.sizes.get(connection, 0) + size
+        self._total += size
+        while self._total > self._maximum:
+            largest = max(self.sizes, key=self.sizes.__getitem__)
+            log.warning("slow client cut off", kept=self._what, size=self.sizes[largest])
+            self.free(largest)
+            reset(largest)
+
+    def free(self, connection: asyncio.Transport) -> None:
+        """Count nothing for the connection any more."""
+        self._total -= self.sizes.pop(connection, 0)
+
+
+class ClientBuffers:
+    """Bodies of which the end has not come, and answers that were not read to the end.
+
+    Lives in the state of the lifespan (ASGI), which the server shows to each connection.
+    """
+
+    def __init__(self, maximum: int = MAXIMUM_KEPT_BYTES) -> None:
+        self.unfinished_bodies = Kept("body", maximum)
+        self.unread_answers = Kept("answer", maximum)
+
+
+def client_buffers_of(state: Mapping[str, Any]) -> ClientBuffers:
+    """Those in the state of a lifespan; those of one connection where no lifespan was begun."""
+    return state.get(STATE_KEY) or ClientBuffers()
