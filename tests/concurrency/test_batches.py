@@ -9,7 +9,8 @@ from sqlalchemy import text
 from app.db.session import Database
 from app.tasks.batch import service
 from tests.concurrency.locks import wait_until_waiting
-from tests.support import Account, assert_error
+from tests.conftest import NewAccount
+from tests.support import CHEAP_HASH, PASSWORD, Account, assert_error
 from tests.tasks.batches import create, delete, results, run, update
 
 PATH = "/api/v1/tasks"
@@ -177,6 +178,26 @@ async def test_a_credential_that_ends_while_its_batch_waits_writes_nothing(
     async with database.session() as session:
         left = text("SELECT title FROM tasks WHERE owner_id = :id")
         assert (await session.scalars(left, {"id": alice.id})).all() == ["Mine"]
+
+
+async def test_whoever_closes_the_account_waits_for_a_batch_that_has_begun(
+    new_account: NewAccount, database: Database
+) -> None:
+    account = await new_account(password_hash=CHEAP_HASH)
+    tasks = [(await account.create_task())["id"] for _ in range(2)]
+    lock = text("SELECT FROM tasks WHERE id = :id FOR UPDATE")
+    async with database.transaction() as session:
+        await session.execute(lock, {"id": tasks[1]})
+        operations = [*(update(task, title="Changed") for task in tasks), create(title="New")]
+        batch = asyncio.create_task(run(account, *operations))
+        await wait_until_waiting(database, "SELECT tasks.id")
+        # The batch has one of the tasks, and is yet to make another.
+        proof = {"password": PASSWORD}
+        closing = asyncio.create_task(account.client.post("/api/v1/users/me/close", json=proof))
+        await wait_until_waiting(database, "DELETE FROM users")
+
+    assert [one["status"] for one in results(await batch)] == [200, 200, 201]
+    assert (await closing).status_code == 200
 
 
 async def test_a_batch_repeated_at_the_same_time_runs_once(alice: Account) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     case,
     column,
     delete,
+    exists,
     func,
     insert,
     literal,
@@ -30,6 +31,7 @@ from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from app.accounts.credentials import Actor, credential_is_live
+from app.accounts.models import User
 from app.tasks.batch.workspace import Change, Row
 from app.tasks.models import Task
 from app.tasks.queries import TASK_IDS, columns, owned_by
@@ -41,11 +43,17 @@ UPDATED = [one for one in WRITTEN if one.name not in {"id", "owner_id", "created
 TEXTS = {"title", "title_key", "description", "tags"}
 
 
-def allot_ids(creates: int) -> Select[Any]:
-    """The time, and ids for so many new tasks; the first row has none."""
+def allot_ids(actor: Actor, creates: int) -> Select[Any]:
+    """The time, and ids for so many new tasks; the first row has none. No row: no account.
+
+    Keeps the account until the end: who closes it locks it before its tasks, and so must a batch,
+    whose new tasks lock it too, or the two could wait for each other.
+    """
+    owner = select(User.id).where(User.id == actor.user_id)
+    kept = owner.with_for_update(read=True, key_share=True).cte("kept")
     number = func.generate_series(0, creates).column_valued("number")
     new_id = case((number > 0, func.nextval(TASK_IDS, type_=BigInteger)))
-    return select(func.now().label("now"), new_id.label("id"))
+    return select(func.now().label("now"), new_id.label("id")).where(exists(select(kept)))
 
 
 def _is_any_of(one: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:

@@ -128,7 +128,10 @@ def _run(
 
 
 async def _lock(session: AsyncSession, actor: Actor, operations: Sequence[Operation]) -> Workspace:
-    """Lock the tasks that the operations name, by id or by external_id."""
+    """Lock the tasks that the operations name, by id or by external_id.
+
+    Raises `Unauthenticated` if the account was closed.
+    """
     ids: set[int] = set()
     names: set[str] = set()
     creates = 0
@@ -143,7 +146,9 @@ async def _lock(session: AsyncSession, actor: Actor, operations: Sequence[Operat
                 given = operation.changes.external_id
         if isinstance(given, str):
             names.add(given)
-    allotted = (await session.execute(queries.allot_ids(creates))).all()
+    allotted = (await session.execute(queries.allot_ids(actor, creates))).all()
+    if not allotted:
+        raise Unauthenticated
     rows = []
     if ids or names:
         statement = queries.lock_tasks(actor, sorted(ids), sorted(names))
