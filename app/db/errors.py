@@ -11,10 +11,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app.core.errors import APIError, DatabaseUnavailable, InternalError, Overloaded, as_api_error
 
 LOCK_NOT_AVAILABLE = "55P03"
+DEADLOCK = "40P01"
 # The classes and codes of SQLSTATE that blame the database and not the statement: connection
 # exceptions, insufficient resources, operator intervention (shutdown, a cancelled statement),
-# transaction rollback (deadlock, serialization), a read-only server, a transaction that was idle
-# for too long, and a server that does not let us in (wrong password, no such database).
+# transaction rollback (serialization, say), a read-only server, a transaction that was idle for too
+# long, and a server that does not let us in (wrong password, no such database).
 UNAVAILABLE_SQLSTATES = (
     "08",
     "53",
@@ -25,6 +26,8 @@ UNAVAILABLE_SQLSTATES = (
     "28",
     "3D000",
 )
+
+_HELD_BY_OTHERS = {LOCK_NOT_AVAILABLE, DEADLOCK}
 
 log = structlog.stdlib.get_logger("taskflow.database")
 
@@ -111,8 +114,8 @@ def as_error(exception: BaseException) -> APIError:
             return Overloaded()
         case DBAPIError() if exception.connection_invalidated:
             return DatabaseUnavailable()
-        case DBAPIError() | asyncpg.PostgresError() if sqlstate_of(exception) == LOCK_NOT_AVAILABLE:
-            # It answers: others had the row for longer than a statement waits.
+        case DBAPIError() | asyncpg.PostgresError() if sqlstate_of(exception) in _HELD_BY_OTHERS:
+            # It answers: others had the row for longer than a statement waits, or waited for ours.
             return Overloaded()
         case ConnectionError() | TimeoutError():
             # Raised while connecting, where SQLAlchemy wraps only what the server said.

@@ -343,7 +343,7 @@ class _Refusal(Exception):
         (DBAPIError("", {}, _Refusal("28P01")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("3D000")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("57014")), DatabaseUnavailable),
-        (DBAPIError("", {}, _Refusal("40P01")), DatabaseUnavailable),
+        (DBAPIError("", {}, _Refusal("40P01")), Overloaded),
         (DBAPIError("", {}, _Refusal("25006")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("53300")), DatabaseUnavailable),
         (DBAPIError("", {}, _Refusal("55P03")), Overloaded),
@@ -369,6 +369,7 @@ def test_what_passes_is_a_503_and_a_bug_is_a_500(
     ("fault", "words"),
     [
         (asyncpg.LockNotAvailableError(""), "try again"),
+        (asyncpg.DeadlockDetectedError(""), "others keep a row"),
         (PoolTimeoutError(), "try again"),
         (ConnectionRefusedError(), "does not answer"),
         (asyncpg.InvalidPasswordError(""), "let this user in"),

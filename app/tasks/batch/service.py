@@ -13,7 +13,7 @@ from app.accounts.errors import Unauthenticated
 from app.core.bounds import MAXIMUM_ERRORS_SHOWN
 from app.core.errors import APIError, Overloaded, ValidationFailed
 from app.core.responses import FieldError, FieldErrorCode
-from app.db.errors import sqlstate_of, violated_constraint
+from app.db.errors import DEADLOCK, sqlstate_of, violated_constraint
 from app.db.session import Session
 from app.tasks.batch import queries
 from app.tasks.batch.schemas import (
@@ -31,7 +31,6 @@ from app.tasks.models import UNIQUE_EXTERNAL_ID
 from app.tasks.schemas import TaskRead
 
 ATTEMPTS = 5
-DEADLOCK = "40P01"
 # To make a character of a description searchable takes some microseconds, and so does checking one
 # of metadata.
 CHARACTERS_AT_ONCE = 500_000
