@@ -96,6 +96,7 @@ HEADERS_BY_CODE = {
     "rate_limited": "Retry-After",
     "database_unavailable": "Retry-After",
     "overloaded": "Retry-After",
+    "shutting_down": "Retry-After",
 }
 
 

@@ -179,6 +179,17 @@ async def test_each_shared_response_tells_its_headers(document: dict[str, Any]) 
     assert responses["RateLimited"]["headers"].keys() >= {"Retry-After", "RateLimit"}
 
 
+async def test_each_503_tells_when_to_come_back(document: dict[str, Any]) -> None:
+    components = document["components"]
+    for name, operation in operations(document).items():
+        if (answer := operation["responses"].get("503")) is None:
+            continue
+        if "$ref" in answer:
+            answer = components["responses"][answer["$ref"].rpartition("/")[2]]
+        header = answer["headers"]["Retry-After"]
+        assert components["headers"][header["$ref"].rpartition("/")[2]]["required"], name
+
+
 async def test_query_parameters_are_free_of_null(document: dict[str, Any]) -> None:
     for name, operation in operations(document).items():
         for parameter in operation.get("parameters", []):
