@@ -29,6 +29,8 @@ INLINE_IMAGE = re.compile(
     r'url\((?:"data:image/(?P<svg>svg)\+xml;charset=utf-8,(?P<text>(?:[^"\\]|\\.)*)"'
     r"|data:image/(?P<kind>\w+);base64,(?P<base64>[^)]*))\)"
 )
+# A coding with the weight 0 is one that the client does not take (RFC 9110, section 12.4.2).
+ACCEPTS_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Asset:
         }
         if self.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if ACCEPTS_GZIP.search(request.headers.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"
             return Response(self.compressed, headers=headers, media_type=self.media_type)
         return Response(self.body, headers=headers, media_type=self.media_type)

@@ -84,6 +84,27 @@ async def test_the_page_and_the_document_are_compressed_and_sent_once(
     assert other.status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("br, GZIP;q=0.5", "gzip"),
+        ("gzip; q=0.001, identity", "gzip"),
+        ("gzip;q=0", None),
+        ("gzip;q=0.000, br", None),
+        ("GZip ; Q=0", None),
+        ("br", None),
+    ],
+)
+async def test_a_coding_that_the_client_refuses_is_not_sent(
+    client: httpx.AsyncClient, accepted: str, coding: str | None
+) -> None:
+    response = await client.get("/openapi.json", headers={"Accept-Encoding": accepted})
+
+    assert response.headers.get("Content-Encoding") == coding
+    assert response.json()["openapi"]
+
+
 async def test_operations_are_named_verb_noun_and_described(document: dict[str, Any]) -> None:
     found = operations(document)
 
