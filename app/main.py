@@ -4,7 +4,7 @@ import gc
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -47,8 +47,6 @@ from app.health.router import router as health
 from app.observability.router import router as observability
 from app.tasks.idempotency import KeyTurns
 from app.tasks.purge import regular_purge
-
-IPV4 = 4
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -138,7 +136,7 @@ def _install_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> N
         mapped = [
             f"::ffff:{network.network_address}/{96 + network.prefixlen}"
             for network in networks
-            if network.version == IPV4
+            if isinstance(network, IPv4Network)
         ]
         trusted = [*map(str, networks), *mapped]
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)

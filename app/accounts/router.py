@@ -38,9 +38,7 @@ from app.accounts.schemas import (
     UserResponse,
     UserUpdate,
 )
-from app.core.errors import (
-    document_errors,
-)
+from app.core.errors import document_errors
 from app.core.rate_limits import RateLimited, address_key, spend
 from app.core.responses import document_links
 from app.core.routing import API, StrictRoute

@@ -74,16 +74,16 @@ class MemoryStorage:
         count, end = self._windows.get(key, (0, now))
         return (count, end) if end > now else (0, now)
 
-    async def incr(self, key: Hashable, expiry: int, amount: int = 1) -> int:
-        return self.count(key, expiry, time.time(), amount)[0]
+    async def incr(self, key: Hashable, expiry: int) -> int:
+        return self.count(key, expiry, time.time())[0]
 
-    def count(self, key: Hashable, expiry: int, now: float, amount: int = 1) -> tuple[int, float]:
-        """Count at a time; returns the new count and when its window ends."""
+    def count(self, key: Hashable, expiry: int, now: float) -> tuple[int, float]:
+        """Count one more at a time; returns the new count and when its window ends."""
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY_SECONDS
             self._windows = {k: window for k, window in self._windows.items() if window[1] > now}
         count, end = self._window(key, now)
-        window = self._windows[key] = (count + amount, end if count else now + expiry)
+        window = self._windows[key] = (count + 1, end if count else now + expiry)
         return window
 
     async def get(self, key: Hashable) -> int:

@@ -120,7 +120,7 @@ def _default_data_dir() -> Path:
     PostgreSQL refuses to run as root and runs as `nobody` then, who cannot look into a private
     checkout; the data of root therefore lives under `/var/lib`.
     """
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if os.geteuid() == 0:
         return Path("/var/lib/taskflow") / hashlib.sha256(bytes(CHECKOUT)).hexdigest()[:12]
     return CHECKOUT / ".taskflow"
 

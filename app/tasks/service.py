@@ -211,9 +211,7 @@ async def put_task(
     if not rows:
         await ensure_credential_is_live(session, actor)
         raise VersionConflict
-    row = dict(rows[0])
-    is_new = row.pop("is_new")
-    return TaskRead.of_row(row), is_new
+    return TaskRead.of_row(rows[0]), rows[0]["is_new"]
 
 
 def _form_of(condition: EntityTags | None) -> queries.Condition:

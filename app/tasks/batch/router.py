@@ -3,9 +3,7 @@
 from fastapi import APIRouter
 
 from app.accounts.credentials import CurrentUser, requires
-from app.core.errors import (
-    document_errors,
-)
+from app.core.errors import document_errors
 from app.core.routing import API
 from app.db.session import TransactionDep
 from app.tasks.batch import service
