@@ -61,15 +61,17 @@ def _is_any_of(one: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[
     return one == any_(literal(list(values), ARRAY(one.type)))
 
 
-def lock_tasks(actor: Actor, ids: Iterable[int], names: Iterable[str]) -> Select[Any]:
+def lock_tasks(actor: Actor, ids: Iterable[int], external_ids: Iterable[str]) -> Select[Any]:
     """The tasks with these ids, and those that hold one of these external_ids.
 
     Locked in the order of their ids, so that two batches wait for each other and never in a circle.
     """
-    holds_name = and_(Task.deleted_at.is_(None), _is_any_of(columns["external_id"], names))
+    holds_external_id = and_(
+        Task.deleted_at.is_(None), _is_any_of(columns["external_id"], external_ids)
+    )
     return (
         select(*WRITTEN)
-        .where(owned_by(actor), or_(_is_any_of(columns["id"], ids), holds_name))
+        .where(owned_by(actor), or_(_is_any_of(columns["id"], ids), holds_external_id))
         .order_by(Task.id)
         .with_for_update()
     )

@@ -132,7 +132,7 @@ async def _lock(session: AsyncSession, actor: Actor, operations: Sequence[Operat
     Raises `Unauthenticated` if the account was closed.
     """
     ids: set[int] = set()
-    names: set[str] = set()
+    external_ids: set[str] = set()
     creates = 0
     for operation in operations:
         given: object = None
@@ -144,13 +144,13 @@ async def _lock(session: AsyncSession, actor: Actor, operations: Sequence[Operat
             if isinstance(operation, UpdateOperation):
                 given = operation.changes.external_id
         if isinstance(given, str):
-            names.add(given)
+            external_ids.add(given)
     allotted = (await session.execute(queries.allot_ids(actor, creates))).all()
     if not allotted:
         raise Unauthenticated
     rows = []
-    if ids or names:
-        statement = queries.lock_tasks(actor, sorted(ids), sorted(names))
+    if ids or external_ids:
+        statement = queries.lock_tasks(actor, sorted(ids), sorted(external_ids))
         rows = [dict(row) for row in (await session.execute(statement)).mappings()]
     new_ids = sorted(row.id for row in allotted if row.id is not None)
     return Workspace(actor.user_id, rows, new_ids=new_ids, now=allotted[0].now)
@@ -166,7 +166,7 @@ async def _write(session: AsyncSession, actor: Actor, workspace: Workspace) -> N
 
     steps: list[tuple[Callable[..., Any], Sequence[Any]]] = [
         (queries.delete_tasks, workspace.removed),
-        (queries.release_external_ids, workspace.passing_on),
+        (queries.release_external_ids, workspace.handed_over),
         *((queries.update_others, some) for some in _portions(others, of_change)),
         *((queries.update_texts, some) for some in _portions(texts, of_change)),
         *((queries.insert_tasks, some) for some in _portions(workspace.created, of_row)),

@@ -41,8 +41,9 @@ class Workspace:
         self._now = now
         self.before: dict[int, Row] = {row["id"]: row for row in rows}
         self.after = dict(self.before)
+        # Which task outside the trash has an external_id.
         self._holders = {
-            row["external_id"]: row["id"] for row in self.after.values() if _holds_name(row)
+            row["external_id"]: row["id"] for row in self.after.values() if _holds_external_id(row)
         }
         # Of each task the metadata that was measured last, and its size.
         self._sizes: dict[int, tuple[object, int]] = {}
@@ -98,7 +99,7 @@ class Workspace:
 
     def _delete(self, operation: DeleteOperation) -> None:
         before = self._find(operation, in_trash_too=operation.permanent)
-        self._release_name(before)
+        self._release_external_id(before)
         if operation.permanent:
             del self.after[operation.id]
             return
@@ -123,17 +124,17 @@ class Workspace:
 
     def _put(self, row: Row, given: Mapping[str, Any]) -> None:
         """Keep the row, or raise what the constraints have against the `given` fields, in order."""
-        name = row["external_id"]
+        external_id = row["external_id"]
         if row["due_at"] is not None and row["due_on"] is not None:
             raise _refusal(ONE_DUE, given)
         if self._size_of(row) > METADATA_MAX_BYTES:
             raise _refusal(METADATA_SIZE, given)
-        if name is not None and self._holders.get(name, row["id"]) != row["id"]:
+        if external_id is not None and self._holders.get(external_id, row["id"]) != row["id"]:
             raise _refusal(UNIQUE_EXTERNAL_ID, given)
         if (before := self.after.get(row["id"])) is not None:
-            self._release_name(before)
-        if name is not None:
-            self._holders[name] = row["id"]
+            self._release_external_id(before)
+        if external_id is not None:
+            self._holders[external_id] = row["id"]
         self.after[row["id"]] = row
 
     def characters_of(self, row: Row) -> int:
@@ -148,8 +149,8 @@ class Workspace:
             self._sizes[row["id"]] = metadata, size
         return size
 
-    def _release_name(self, row: Row) -> None:
-        if _holds_name(row):
+    def _release_external_id(self, row: Row) -> None:
+        if _holds_external_id(row):
             del self._holders[row["external_id"]]
 
     @property
@@ -172,24 +173,26 @@ class Workspace:
         return [task_id for task_id in self.before if task_id not in self.after]
 
     @property
-    def passing_on(self) -> list[int]:
+    def handed_over(self) -> list[int]:
         """The ids of the changed tasks whose external_id another changed task takes over.
 
-        The index would refuse the one while the other still has it, in whatever order one statement
-        comes to them.
+        They have to let go of it first: a unique index is checked row by row, and one statement may
+        come to the taker before it comes to them.
         """
         takers = {
-            after["external_id"]: after["id"] for _, after in self.changed if _holds_name(after)
+            after["external_id"]: after["id"]
+            for _, after in self.changed
+            if _holds_external_id(after)
         }
         return [
             before["id"]
             for before, _ in self.changed
-            if _holds_name(before)
+            if _holds_external_id(before)
             and takers.get(before["external_id"], before["id"]) != before["id"]
         ]
 
 
-def _holds_name(row: Row) -> bool:
+def _holds_external_id(row: Row) -> bool:
     return row["external_id"] is not None and row["deleted_at"] is None
 
 
