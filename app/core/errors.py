@@ -99,7 +99,7 @@ class InternalError(APIError):
 
 
 class Unavailable(APIError):
-    """The base of what passes: the client is told to come back after a second."""
+    """The base of transient errors, after which the client is to try again in a second."""
 
     status = 503
     retry_after = "1"
@@ -126,7 +126,10 @@ class ShuttingDown(Unavailable):
 
 
 class AnswerBrokenOff(Exception):
-    """Half an answer is out, and the log tells why: only the end of the connection is left."""
+    """An answer failed after its head was sent, so that only closing the connection is left.
+
+    What went wrong is in the log already.
+    """
 
 
 class ClientClosedRequest(APIError):

@@ -38,14 +38,14 @@ from app.db.programs import (
 
 BUILTIN_LOCALE_MAJOR = 17  # Before it, only the C library knows C.UTF-8.
 START_LIMIT = 60.0  # Seconds, recovery after a crash included.
-RETRY_LIMIT = 10.0  # Seconds for troubles that pass.
+RETRY_LIMIT = 10.0  # Seconds, for what is transient.
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))  # Seconds each.
 POLL = 0.02  # Seconds.
 THROWAWAY_ROOM = 512 * 1024**2  # Bytes that must be free in memory.
 ABANDONED_AFTER = 60.0  # Seconds; a younger folder may be about to be locked by its maker.
 
 # Somebody else was faster to take the port; children of a killed server have yet to end.
-_PASSING_TROUBLES = ("could not create any TCP/IP sockets", "is still in use")
+_TRANSIENT = ("could not create any TCP/IP sockets", "is still in use")
 _THROWAWAY_PREFIX = "taskflow-throwaway-"
 _PROC = Path("/proc")  # Where there is none, as on macOS, ps tells.
 
@@ -277,8 +277,8 @@ def _start(
             raise
         _stop(process)
         end = last_lines(log.read_text(errors="replace"))
-        passing = any(words in end for words in _PASSING_TROUBLES)
-        if not passing or time.monotonic() > deadline:
+        is_transient = any(words in end for words in _TRANSIENT)
+        if not is_transient or time.monotonic() > deadline:
             break
         time.sleep(POLL)
     raise EmbeddedDatabaseError(

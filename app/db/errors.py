@@ -68,8 +68,8 @@ def sqlstate_of(error: BaseException) -> str:
     return getattr(refusal, "sqlstate", None) or ""
 
 
-def _passes(error: BaseException) -> bool:
-    """Whether the database is to blame, and the same may succeed later."""
+def _is_transient(error: BaseException) -> bool:
+    """Whether the database is to blame and not the statement, which may succeed later."""
     cause = _of_the_driver(error)
     return (
         sqlstate_of(error).startswith(UNAVAILABLE_SQLSTATES)
@@ -108,7 +108,7 @@ def in_words(error: BaseException) -> str | None:
 
 
 def as_error(exception: BaseException) -> APIError:
-    """The error that clients are shown for any exception: what passes is a 503, a bug is a 500."""
+    """What clients are shown for any exception: transient faults are a 503, bugs are a 500."""
     match exception:
         case PoolTimeoutError():
             return Overloaded()
@@ -121,7 +121,7 @@ def as_error(exception: BaseException) -> APIError:
             # Raised while connecting, where SQLAlchemy wraps only what the server said.
             return DatabaseUnavailable()
     if isinstance(exception, DATABASE_ERRORS):
-        return DatabaseUnavailable() if _passes(exception) else InternalError()
+        return DatabaseUnavailable() if _is_transient(exception) else InternalError()
     return as_api_error(exception)
 
 

@@ -359,7 +359,7 @@ class _Refusal(Exception):
         (NotFound(), NotFound),
     ],
 )
-def test_what_passes_is_a_503_and_a_bug_is_a_500(
+def test_what_is_transient_is_a_503_and_a_bug_is_a_500(
     exception: Exception, expected: type[APIError]
 ) -> None:
     assert type(as_error(exception)) is expected
