@@ -129,14 +129,17 @@ class MeasuredConnection(Connection):
         return await measured(self, operation_name(query), query, work)
 
 
-def _is_open(entry: ConnectionPoolEntry) -> bool:
-    """Whether the connection can be used; if not it is opened anew before it is."""
-    record: Any = entry
-    connection: MeasuredConnection | None = record.driver_connection
+def _invalidate_if_closed(entry: ConnectionPoolEntry) -> None:
+    """Have a connection opened anew before its next use if the server went away meanwhile."""
+    connection: Any = entry.driver_connection
     if connection is not None and connection.is_closed():
-        # The server went away while it was idle.
-        record.invalidate(soft=True)
-    # So are all that were open when another one was found to be lost.
+        entry.invalidate(soft=True)
+
+
+def _is_valid(entry: ConnectionPoolEntry) -> bool:
+    """Whether the connection can be lent as it is, without being opened anew."""
+    record: Any = entry
+    # When one is found to be lost, all that were open at that time are invalidated.
     return not record._is_hard_or_soft_invalidated()  # noqa: SLF001 - as SQLAlchemy asks itself
 
 
@@ -169,7 +172,7 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             raise
         finally:
             self.awaited -= 1
-        _is_open(entry)
+        _invalidate_if_closed(entry)
         return entry
 
     def has_idle(self) -> bool:
@@ -200,7 +203,10 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         finally:
             self.awaited -= 1
         if entry is not None:
-            return self._lend(entry) if _is_open(entry) else await greenlet_spawn(self._lend, entry)
+            _invalidate_if_closed(entry)
+            if _is_valid(entry):
+                return self._lend(entry)
+            return await greenlet_spawn(self._lend, entry)
         if not self.is_exhausted():
             # One could not be opened meanwhile, and has left its place to others.
             return await greenlet_spawn(self.lend)
