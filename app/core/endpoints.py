@@ -180,14 +180,14 @@ class Call:
 
 
 def _in_order(dependant: Dependant, calls: dict[object, Call]) -> None:
-    """Put what an endpoint depends on before it, each but once."""
+    """Add to `calls` what an endpoint depends on, each once and before what needs it."""
     for sub in dependant.dependencies:
         _in_order(sub, calls)
     calls.setdefault(dependant.call, Call(dependant))
 
 
 def _overridden(dependant: Dependant, overrides: Overrides) -> Dependant:
-    """What an endpoint depends on, with others in the places of some; they are all asynchronous."""
+    """The dependant with its dependencies replaced by `overrides`, which are all asynchronous."""
     dependencies = [
         get_dependant(path=sub.path or "", call=overrides[sub.call], name=sub.name)
         if sub.call in overrides
@@ -233,10 +233,9 @@ class _Answer(Response):
 
 
 class Endpoint:
-    """Answers requests by an endpoint's function.
+    """Answers requests by an endpoint's function and the dependencies of it.
 
-    What the application's `dependency_overrides` name is called in the place of what they name it
-    for.
+    As in FastAPI, the application's `dependency_overrides` replace dependencies.
     """
 
     def __init__(self, dependant: Dependant, *, status_code: int | None) -> None:
@@ -254,7 +253,7 @@ class Endpoint:
         Raises `RequestValidationError` if an argument is not valid.
         """
         if overrides := request.app.dependency_overrides:
-            # Once each: what depends on one twice is to get the same.
+            # Each is wrapped once: a dependency that two others share is called once.
             overrides = {call: _asynchronous(other) for call, other in overrides.items()}
             other = Endpoint(_overridden(self._dependant, overrides), status_code=self._status_code)
             return await other._answer(request)
@@ -287,7 +286,8 @@ class Endpoint:
             values = await call.arguments(known)
             lacks = before > 0 and any(key not in solved for _, key in call.needs)
             if lacks or len(known.faults) > before:
-                # What it needs was refused, or what it takes itself is not valid.
+                # A dependency of its own was not called, or its own parameters are not valid. It is
+                # left out, and the others tell what is wrong with theirs.
                 continue
             if call.is_generator and stack is not None:
                 solved[call.key] = await stack.enter_async_context(call.function(**values))

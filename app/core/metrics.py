@@ -30,7 +30,7 @@ from app import __version__
 from app.core.processes import is_alive
 from app.core.settings import InvalidSettings
 
-# How old what other workers tell of this moment, such as requests under way, can be.
+# How old another worker's gauges, such as that of requests under way, can be when they are read.
 PUBLISH_EVERY_SECONDS = 1.0
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # What a method is called that HTTP does not know, and the route of a path that leads nowhere.
@@ -180,7 +180,7 @@ class Metrics:
         body_bytes.inc(size)
 
     async def text(self) -> bytes:
-        """The text, in format 0.0.4. Those who ask at once are given the same."""
+        """All metrics in the text format 0.0.4, rendered once for all who ask at the same time."""
         if self._rendering is None or self._rendering.done():
             self._publish()
             self._rendering = asyncio.create_task(to_thread.run_sync(self._render))
@@ -188,7 +188,7 @@ class Metrics:
 
     @asynccontextmanager
     async def published(self) -> AsyncIterator[None]:
-        """While the block runs, other workers can tell what this one does at the moment."""
+        """While the block runs, keep the gauges of this worker where the others read them."""
         task = asyncio.create_task(self._publish_regularly()) if self._folder else None
         try:
             yield
@@ -204,7 +204,7 @@ class Metrics:
             await asyncio.sleep(PUBLISH_EVERY_SECONDS)
 
     def _publish(self) -> None:
-        """Write down what is of this moment, which costs nothing while nobody asks."""
+        """Set the gauges, whose values requests and the pool keep without knowing of metrics."""
         pool = self._pool_state()
         ACTIVE_REQUESTS.set(self.active)
         CONNECTIONS.labels("used").set(pool.used)
@@ -214,7 +214,7 @@ class Metrics:
 
     def _render(self) -> bytes:
         if self._folder is None:
-            return generate_latest(_Text([os.getpid()], REGISTRY.collect()))
+            return generate_latest(_Exposed([os.getpid()], REGISTRY.collect()))
         files = [file for file in Path(self._folder).glob("*.db") if file.stat().st_size]
         workers = {int(file.stem.rpartition("_")[2]) for file in files}
         live = [pid for pid in workers if is_alive(pid)]
@@ -224,11 +224,14 @@ class Metrics:
                 mark_process_dead(pid, self._folder)  # type: ignore[no-untyped-call]
         files = [file for file in files if file.exists()]
         merged = MultiProcessCollector.merge([str(file) for file in files])  # type: ignore[no-untyped-call]
-        return generate_latest(_Text(live, merged))
+        return generate_latest(_Exposed(live, merged))
 
 
-class _Text(Collector):
-    """Metrics and those of the processes, without the series `…_created`, which double all."""
+class _Exposed(Collector):
+    """The metrics, and those of the processes, as they are exposed.
+
+    The series `…_created` are left out: they would double the number of all.
+    """
 
     def __init__(self, processes: list[int], metrics: Iterable[Metric]) -> None:
         self._processes = processes

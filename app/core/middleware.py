@@ -139,9 +139,9 @@ class RequestMiddleware:
 class LastResortMiddleware:
     """Answers what nobody handled: an error that gets to the server closes the connection.
 
-    `report` logs an exception and returns the error that clients are shown. It stands inside of the
-    other middleware, so that its answers have the headers of all others; by the scope it is told by
-    `RequestMiddleware` whether an answer has begun: then it raises `AnswerBrokenOff`.
+    `report` logs an exception and returns the error that clients are shown. This stands inside of
+    the other middleware, so that its answers get the headers of all answers. It raises
+    `AnswerBrokenOff` if an answer has begun, which `RequestMiddleware` notes in the scope.
     """
 
     def __init__(self, app: ASGIApp, *, report: Callable[[Exception], APIError]) -> None:
@@ -163,13 +163,14 @@ class LastResortMiddleware:
 
 
 class PreflightedCORSMiddleware(CORSMiddleware):
-    """Starlette's, but that a preflight has no body, and that browsers judge by its headers.
+    """Starlette's, but for preflights, which are all answered with 204 and without a body.
 
-    Starlette answers a refusal as plain text with 400, outside of the envelope.
+    A browser tells from the headers whether it may go on. Starlette would refuse with 400 and plain
+    text, outside of the envelope.
     """
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """204 with the headers of the Fetch standard; without an allowed origin if it is none."""
+        """204 with Starlette's CORS headers, which allow the origin only if it is allowed."""
         answer = super().preflight_response(request_headers)
         headers = {
             name: value

@@ -33,10 +33,7 @@ FieldErrorCode = Literal[
 
 
 def written(instant: datetime | str) -> datetime | str:
-    """An instant as an `Instant` of an answer keeps it.
-
-    Text is only what pydantic would write without its microseconds, since they are zero.
-    """
+    """An instant in UTC, as text if its microseconds are zero: Pydantic would leave those out."""
     if isinstance(instant, str):
         return instant
     if instant.tzinfo is not UTC:
@@ -55,7 +52,8 @@ Instant = Annotated[
 ]
 """An instant that is written as RFC 3339 in UTC, always with microseconds and `Z`.
 
-A function in Python that writes it would take twice as long as all the rest of writing a list.
+A serializer in Python for it would take twice as long as all the rest of writing a list. So
+Pydantic writes it, and `written` replaces only those that Pydantic would write in another form.
 """
 
 

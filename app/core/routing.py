@@ -43,9 +43,10 @@ API = "/api/v1"
 MAXIMUM_BODY_BYTES = 1024 * 1024
 MAXIMUM_FORM_FIELDS = 100
 NOT_UTF_8 = "Input should be percent-encoded UTF-8"
-# Of the object that is the body; far more than any has.
+# In the outermost object of a body; no schema has nearly as many fields.
 MAXIMUM_MEMBERS = 1000
-# What is read in a millisecond or two.
+# A body of at most this size is parsed on the event loop, in a millisecond or two.
+# A larger one is parsed in a thread.
 READ_AT_ONCE_BYTES = 64 * 1024
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -117,7 +118,7 @@ class StrictRequest(Request):
                 if isinstance(value, APIError):
                     raise type(value)(errors=value.errors)
             if isinstance(value, dict) and len(value) > MAXIMUM_MEMBERS:
-                # To tell of each that it is unknown would take as long.
+                # To name each of them as unknown would hold up all other requests.
                 message = f"Input should have at most {MAXIMUM_MEMBERS} fields"
                 raise ValidationFailed(
                     errors=[FieldError(field="body", message=message, code="too_long")]
@@ -145,10 +146,10 @@ class StrictRequest(Request):
 
 
 def _read_or_tell(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
-    """The value of JSON, or what is wrong with it.
+    """The value of JSON, or the error that says what is wrong with it.
 
-    An error that has passed a thread knows its frames, and they know it: all of them would hold the
-    body until garbage is collected.
+    It is returned and not raised: an exception that a thread hands on is in a cycle with the frames
+    of its traceback, which would keep the body in memory until the garbage collector runs.
     """
     try:
         return read_json(body)
@@ -318,7 +319,7 @@ def _check_media_type(request: Request, media_types: frozenset[str]) -> None:
 
 
 def _known(names: Collection[str], *, like: str) -> str:
-    """What is known in the place of a name that is not."""
+    """Which of the known names may be meant by an unknown one, for the end of a message."""
     if not names:
         return "this call has none"
     # What is much longer is meant for none of them, and comparing takes time.

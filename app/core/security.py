@@ -18,7 +18,7 @@ from app.core.errors import Overloaded
 
 ALPHABET = string.digits + string.ascii_letters
 RANDOM_CHARACTERS = 32
-# What may be shown of a token's random part: the rest must still have 160 bits.
+# How much of a token's random part is shown to tell it by: what is left still has over 160 bits.
 SHOWN_CHARACTERS = 4
 CHECKSUM_CHARACTERS = 6
 # More than wait for a second or two are told to come back.
