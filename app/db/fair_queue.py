@@ -9,10 +9,11 @@ from sqlalchemy.util.queue import Empty, Full, QueueCommon
 
 
 class FairQueue(QueueCommon[Any]):
-    """In the place of SQLAlchemy's, where what comes back goes to whoever has waited longest.
+    """A queue for SQLAlchemy's pool that hands what comes back to whoever has waited longest.
 
-    There it is taken by whoever asks next, while those who wait are still being woken: at
-    saturation some would wait until they give up. Idle ones take turns, whatever `use_lifo` says.
+    From SQLAlchemy's own queue it is taken by whoever asks next, while those who wait are still
+    being woken: at saturation some would wait until they give up. Idle connections are used in
+    turn, whatever `use_lifo` says.
     """
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own
@@ -48,7 +49,10 @@ class FairQueue(QueueCommon[Any]):
         return await_(self.get_in_turn(timeout))
 
     async def get_in_turn(self, timeout: float | None) -> Any:  # noqa: ANN401, ASYNC109 - the same
-        """What comes back next but for those who wait already. Raises `Empty` after `timeout` s."""
+        """The next that comes back once those who waited before have theirs.
+
+        Raises `Empty` after `timeout` seconds.
+        """
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:

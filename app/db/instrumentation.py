@@ -186,14 +186,17 @@ class MeasuredPool(AsyncAdaptedQueuePool):
     def lend(self) -> MeasuredConnection:
         """An open connection, to be given back by `take_back`.
 
-        It comes without the proxy that `connect` puts before it, which is for transactions and
-        takes half as long as the driver does for a statement. Raises what `connect` raises:
+        It comes without the proxy that the pool's `connect` wraps it in, which is for transactions
+        and takes half as long as the driver does for a statement. Raises what `connect` raises:
         `MissingGreenlet` if a connection has to be waited for outside of a greenlet.
         """
         return self._lend(self._do_get())
 
     async def lend_in_turn(self) -> MeasuredConnection:
-        """`lend` when `is_exhausted`, which waits without a greenlet unless one is to be opened."""
+        """`lend`, for when `is_exhausted`: waits until a connection comes back, without a greenlet.
+
+        Only to open one anew takes a greenlet.
+        """
         entry: ConnectionPoolEntry | None = None
         self.awaited += 1
         try:
@@ -208,7 +211,7 @@ class MeasuredPool(AsyncAdaptedQueuePool):
                 return self._lend(entry)
             return await greenlet_spawn(self._lend, entry)
         if not self.is_exhausted():
-            # One could not be opened meanwhile, and has left its place to others.
+            # Somebody failed to open a connection meanwhile, and there is room for another.
             return await greenlet_spawn(self.lend)
         CONNECTION_TIMEOUTS.inc()
         raise PoolTimeoutError(f"no connection came back within {self._timeout} s")

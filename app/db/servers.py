@@ -17,7 +17,8 @@ from app.db.instrumentation import MeasuredConnection, MeasuredPool
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
-# Twice the first and once the second are less than the two seconds within which clients are told.
+# A silence is found out within two looks and one answer that does not come: less than the two
+# seconds after which clients are to have their error.
 LOOK_EVERY_SECONDS = 0.2
 ANSWER_WITHIN_SECONDS = 1.0
 
@@ -25,7 +26,7 @@ log = structlog.stdlib.get_logger("taskflow.database")
 
 
 class Silent(ConnectionError):
-    """No server answers, which was found out before."""
+    """No server is tried, because all of them are known to be silent."""
 
 
 class Unreachable(ConnectionError):
@@ -45,7 +46,7 @@ class NotLetIn(ConnectionError):
 
 
 class Server(NamedTuple):
-    """One of several that a URL names; of a single one asyncpg knows by itself where it is."""
+    """The address of one of several servers; empty for a single one, which asyncpg finds itself."""
 
     host: str | None = None
     port: int | None = None
@@ -118,7 +119,7 @@ async def watched(servers: Servers, pool: MeasuredPool, open_one: Open) -> Async
     """While the block runs, end the pool's connections to servers that say nothing any more.
 
     A server is silent if no statement returns while some are under way, and a new connection gets
-    no answer either. It is not for being slow: meanwhile it answers others.
+    no answer either. One that is only slow still answers the new connection.
     """
     watches = [
         asyncio.create_task(_watch(server, servers, pool, open_one)) for server in servers.all
@@ -156,16 +157,16 @@ async def _answers(server: Server, open_one: Open) -> bool:
 
 
 async def fault_within(seconds: float, asking: Coroutine[Any, Any, None]) -> BaseException | None:
-    """What goes wrong with it, a `TimeoutError` if it takes longer; None if it ends well.
+    """What `asking` raises, or a `TimeoutError` if it takes longer; None if it ends well.
 
-    What takes longer, or is asked by somebody who goes, is cancelled and not waited for: a
-    connection closes only when its server has said so, for which `asyncio.timeout` would wait.
+    When the time is over, or the caller is cancelled, it is cancelled and not waited for. With
+    `asyncio.timeout` it would be, and to close its connection takes an answer of the server.
     """
     task = asyncio.create_task(asking)
     try:
         await asyncio.wait({task}, timeout=seconds)
     finally:
-        # Whatever comes of it is looked at: else asyncio would tell of it.
+        # Its exception counts as retrieved: else asyncio would log that nobody has looked at it.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         task.cancel()
     return TimeoutError() if not task.done() or task.cancelled() else task.exception()

@@ -33,12 +33,16 @@ READINESS_TIMEOUT_SECONDS = 1.5
 # Where a route that has begun a transaction for the whole request leaves its session.
 REQUEST_TRANSACTION = "taskflow.transaction"
 CLOSE_WITHIN_SECONDS = 1
-# How much later than the server, in seconds, we give up on a statement.
+# How many seconds after the server's own limit we give up on a statement: the server has gone then.
 SERVER_IS_GONE_AFTER = 1
 
 
 class _WhenAwaited:
-    """Calls an async function when it is awaited: SQLAlchemy may find that it cannot wait now."""
+    """An awaitable that calls an async function only when it is awaited.
+
+    SQLAlchemy asks for it before it finds out whether it can wait, and outside of a greenlet drops
+    it again. Of a coroutine Python would then warn that it was never awaited.
+    """
 
     def __init__(self, function: Callable[[], Awaitable[object]]) -> None:
         self._function = function
@@ -110,8 +114,7 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         # Without a limit a few slow statements would hold the pool for good while their clients
-        # wait. The server's limit goes first, ours is for a server that does not say anything any
-        # more.
+        # wait. The server's own limit comes first; ours is for a server that has fallen silent.
         limit = settings.database_statement_timeout
         limits = {
             "statement_timeout": limit,
@@ -195,7 +198,7 @@ class Database:
         return self.pool.state()
 
     def watched(self) -> AbstractAsyncContextManager[None]:
-        """While the block runs, whoever waits for a server that says nothing is told so."""
+        """While the block runs, whoever waits for a server that has fallen silent gets an error."""
 
         async def open_one(server: Server, seconds: float) -> "asyncpg.Connection[asyncpg.Record]":
             return await asyncpg.connect(self._url, **server._asdict(), timeout=seconds)
@@ -205,11 +208,11 @@ class Database:
     async def is_ready(self) -> bool:
         """Whether the database answers within 1.5 seconds, and was ever migrated.
 
-        Those who ask at once are told the same: anybody may, and each connection is one less for
-        others.
+        Those who ask at the same time share one look: anybody may ask, and each look takes one of
+        the connections that the server has for all.
         """
         if self._asking is None or self._asking.done():
-            # What goes wrong is nobody's request.
+            # What it logs carries no request's id: it is asked for several.
             self._asking = asyncio.create_task(self._answers(), context=Context())
         return await asyncio.shield(self._asking)
 
@@ -224,7 +227,7 @@ class Database:
             await connection.execute(text("SELECT version_num FROM alembic_version"))
 
     async def close(self) -> None:
-        """Close all connections, within a second of their server's saying nothing to it."""
+        """Close all connections; cut those whose server does not answer that within a second."""
         if self._asking is not None:
             self._asking.cancel()
         pool = self.pool

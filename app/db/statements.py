@@ -22,10 +22,11 @@ DIALECT = asyncpg.dialect(json_serializer=compact_json)  # type: ignore[no-untyp
 class Statement:
     """The SQL of a SQLAlchemy statement, and in which order it takes its values.
 
-    A `bindparam` without a value takes the one of its name; other values stay what they are.
+    Each `bindparam` without a value is given the value of its name in `arguments`; what was bound
+    when the statement was built stays the same.
 
-    PostgreSQL plans it once per connection for all values, unless `planned_anew` says that the best
-    plan depends on them.
+    PostgreSQL may keep one plan per connection for all values, unless `planned_anew` says that the
+    best plan depends on them.
     """
 
     def __init__(self, statement: Executable, *, planned_anew: bool = False) -> None:
