@@ -7,7 +7,7 @@ from fastapi import Response
 from app.core.conditions import EntityTags, parse_entity_tags, set_entity_tag
 from app.tasks.schemas import TaskRead
 
-# What a version column holds; a longer number is no version of anything.
+# As many digits as surely fit into the column; no task is ever changed so often.
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -25,7 +25,7 @@ def if_none_match(lines: list[str]) -> EntityTags | None:
 
 
 def versions_named(lines: list[str], task_id: int) -> frozenset[int] | None:
-    """The versions of this task that the lines of an `If-Match` name; none said: any will do."""
+    """The versions of this task that an `If-Match` names; None for any, as without the header."""
     tags = if_match(lines)
     if tags is None or tags.any:
         return None

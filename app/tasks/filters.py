@@ -182,7 +182,11 @@ class TaskFilters(InputModel):
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A filter that is given: its values, and what its condition looks like without them."""
+    """A filter that a client has given.
+
+    Its `values` become parameters of a statement. Its `form` is what else its condition in SQL
+    depends on: filters with the same name, form and number of values share a compiled statement.
+    """
 
     name: str
     form: Hashable
@@ -193,7 +197,7 @@ _DAYS_END_IN_UTC = "days end in UTC"
 
 
 def _values_of(name: str, value: Any, filters: TaskFilters) -> tuple[Hashable, tuple[Any, ...]]:  # noqa: ANN401 - of any filter
-    """The form of a filter's condition, and the values that go into it."""
+    """The `form` and the `values` of a `Given`."""
     match name:
         case "status" | "priority":
             return None, tuple(dict.fromkeys(value))
@@ -217,7 +221,7 @@ def _values_of(name: str, value: Any, filters: TaskFilters) -> tuple[Hashable, t
 
 
 def given(filters: TaskFilters) -> list[Given]:
-    """The filters that are given, in an order of their own."""
+    """The filters that a client has given, in the order of `CONDITIONS`."""
     found = []
     for name in CONDITIONS:
         value = getattr(filters, name)
@@ -242,10 +246,11 @@ def _due_after(instant: Any, day: Any) -> ColumnElement[bool]:  # noqa: ANN401 -
 def _due_bounds(
     filters: Iterable[Given], key: ColumnElement[Any] | None
 ) -> Iterator[ColumnElement[bool]]:
-    """What `due_after` and `due_before` mean for a key that sorts by due dates.
+    """`due_after` and `due_before` as bounds of a key that an index sorts by.
 
-    An index of the key is then read from there on. Without a key it is the one that has those
-    without a due date at the other end: where few are due then, nothing else is read.
+    They follow from the filters' own conditions, and let PostgreSQL begin to read an index at the
+    bound. `key` is what the list is sorted by, if by due dates. Without it the bound is put on the
+    key by which tasks without a due date lie outside of it: where few are due, few are read.
     """
     for one in filters:
         bound = one.values[0]
@@ -318,9 +323,10 @@ def passes(
     conditions = (
         CONDITIONS[one.name](one.form, one.values, owner_id)
         for one in filters
-        # In UTC the bounds say it all. Said twice, PostgreSQL expects fewer tasks than there are:
-        # by due dates it would sort some thousands then, while in another order it rather finds the
-        # few that are due than walking through all that are not.
+        # In UTC the bounds say all that these conditions do. PostgreSQL takes the two for
+        # independent and expects too few tasks. For a list by due dates it would then sort some
+        # thousands, where the index has their order. In another order it helps: few that are due
+        # are better found by their index than by walking through all that are not.
         if due_key is None or one.form != _DAYS_END_IN_UTC
     )
     return and_(true(), *conditions, *_due_bounds(filters, due_key))

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 # Excel takes a CSV file without a byte order mark for one in the machine's old code page.
 BYTE_ORDER_MARK = "\ufeff"
 CSV_COLUMNS = tuple(TaskRead.model_fields)
-# What makes a spreadsheet run a cell (OWASP, "CSV Injection"). An apostrophe before it defuses it,
-# and is itself kept apart by another one, so that what was defused can be restored.
+# What makes a spreadsheet run a cell as a formula (OWASP, "CSV Injection"). An apostrophe before it
+# defuses it. A cell that begins so by itself, apostrophe included, gets one more: so what was added
+# can be told from what was there.
 _RUNNABLE = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001 - full-width, as meant
 
 # RFC 5545 has no place for these in a text.

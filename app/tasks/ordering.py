@@ -48,8 +48,9 @@ def _instant_of(task: Row, *, name: str) -> str:
 class Ordering:
     """A key and a direction; the id breaks ties in the same direction.
 
-    A position is the key's value as JSON and the id. `value_of` takes the former from a task, and
-    `parse` makes of it what a parameter of the key's `type` takes.
+    A position, which cursors hold, is the value of a task's key as text and the task's id.
+    `value_of` takes the text from a task, and `parse` makes of it what a parameter of the key's
+    `type` takes.
     """
 
     key: ColumnElement[Any] | InstrumentedAttribute[Any]
@@ -66,7 +67,10 @@ class Ordering:
         return [self.value_of(task), task["id"]]
 
     def infinity(self, value: str) -> ColumnElement[Any] | None:
-        """The key's value if it is behind or before all dates: the driver knows no such instant."""
+        """The SQL for a value that is an infinite instant, which the driver does not take; or None.
+
+        Tasks without a due date have one as their key.
+        """
         if self.parse is str or not value.endswith("infinity"):
             return None
         return literal_column(f"'{value}'::timestamptz")

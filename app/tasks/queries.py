@@ -49,7 +49,7 @@ TASK_ID = bindparam("task_id", type_=Task.id.type)
 TASK_IDS = func.pg_get_serial_sequence(Task.__tablename__, Task.id.name)
 """The name of the sequence that ids come from."""
 Condition = Literal["any", "tags"] | None
-"""The form of an `If-Match` or `If-None-Match`, or that there is none."""
+"""Whether an `If-Match` or `If-None-Match` is `*` or a list of entity tags; None without it."""
 VERSIONS = bindparam("versions", type_=ARRAY(Integer))
 
 
@@ -132,7 +132,7 @@ def _merged(values: Mapping[str, ColumnElement[Any]]) -> Values:
     return merged
 
 
-# When its lock is won, the task is in one of the versions; none said: any will do.
+# Evaluated on the row as it is once its lock is won. Without versions any will do.
 _IN_VERSION = or_(VERSIONS.is_(None), Task.version == any_(VERSIONS))
 
 
@@ -252,7 +252,7 @@ def count_of(among: ColumnElement[bool]) -> Select[int]:
 
 
 class Listed(NamedTuple):
-    """What is listed: with `filters` the tasks that pass them, without any what is in the trash."""
+    """What is listed: the tasks that pass `filters`, or with None what is in the trash."""
 
     filters: tuple[Given, ...] | None
 
@@ -264,9 +264,11 @@ class Listed(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The form of a page: what is the same for all requests that differ in values alone.
+    """What the statement of a page depends on; requests that differ in values alone share it.
 
-    It begins behind `offset` tasks or, with `after`, behind a position: its key may be `infinity`.
+    The page begins behind as many tasks as the parameter `offset` says or, with `after`, behind the
+    position of a cursor. `infinity` is the position's key if it is an infinite instant, which is no
+    parameter.
     """
 
     listed: Listed
@@ -284,7 +286,7 @@ class Page(NamedTuple):
 
 @lru_cache(maxsize=512)
 def select_page(page: Page) -> Statement:
-    """The tasks of a page, each with the total if asked, and one task more if there is one.
+    """The tasks of a page, each with the total if `counted`, and one more to tell if any follow.
 
     Takes the values of the filters, `offset`, and `after_key` and `after_id` of a position. How
     many are read stands in the statement: without filters PostgreSQL then plans it once, not for

@@ -119,9 +119,9 @@ async def _explain_absence(
     *,
     in_trash_too: bool = False,
 ) -> NoReturn:
-    """Raise what a write means that found no row: `TaskNotFound` or `VersionConflict`.
+    """Raise why a write has found no row: `TaskNotFound` or `VersionConflict`.
 
-    Without a condition the task was not there, though it may have come out of the trash since.
+    Without a condition only `TaskNotFound` is left, whatever has become of the task since.
     """
     if versions is not None:
         exists = queries.TASK_EXISTS_IN_TRASH_TOO if in_trash_too else queries.TASK_EXISTS
