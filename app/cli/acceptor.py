@@ -16,11 +16,11 @@ import structlog
 
 # Twice as many as there may be workers: each is replaced before it ends.
 SEATS = 512
-# How much later, in seconds, a worker takes a connection that was another's to take. That one is
-# busy then, or stopped.
+# How long, in seconds, a worker leaves a connection to another one that has fewer. Then it takes it
+# itself, as that one is busy or stopped.
 GRACE_SECONDS = 0.002
-# A worker may have this part more connections than another: of thousands that come together each
-# takes many in a row.
+# By which part a worker may have more connections than another, so that each can take many in a row
+# when thousands come together.
 TOLERANCE = 1 / 16
 # So many new connections are taken before those that are there are served again.
 ACCEPTED_AT_ONCE = 32
@@ -35,8 +35,9 @@ log = structlog.stdlib.get_logger("taskflow.server")
 class Shares:
     """How many connections each worker has, in memory that those started from here have in common.
 
-    A worker has a seat, a number below `SEATS`, that no other has while it lives. What a killed one
-    has left in its seat counts until another is started: meanwhile some are late by the grace.
+    A worker has a seat, a number below `SEATS`, that no other has while it lives. The number that a
+    killed worker leaves in its seat stays until another is started. Meanwhile connections may be
+    left to it, and be taken `GRACE_SECONDS` late.
     """
 
     def __init__(self) -> None:

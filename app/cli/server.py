@@ -16,7 +16,7 @@ from app.cli.acceptor import SEATS, Acceptor, Shares
 from app.core.http_protocol import HTTPProtocol
 from app.core.lifecycle import NOT_READY_SIGNAL
 
-# How often it looks whether another signal has come.
+# How often the supervisor looks for another signal while it waits.
 POLL_SECONDS = 0.1
 # A worker has so much longer to end than its requests have to finish: it closes its connections,
 # and sends the last of its traces.
@@ -34,8 +34,8 @@ def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
         return
     server = Server(config, Shares(), seat=0)
 
-    # Uvicorn takes signals while it runs, and sends itself those again that it got: they have done
-    # their work then, and whoever called us has something to stop.
+    # When uvicorn has shut down, it raises the signals that it has caught once more. They have done
+    # their work by then, and must not keep our caller from stopping the database.
     def end_unless_done(*_: object) -> None:
         if not server.started:
             sys.exit(0)
@@ -55,7 +55,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
-        # Not yet: nobody listens.
+        # Uvicorn has set it, but without a socket nobody listens yet.
         self.started = False
         assert sockets is not None  # noqa: S101 - whoever runs it has bound the address
         (listening,) = sockets
@@ -113,9 +113,10 @@ class Worker(multiprocess.Process):
         return self._server
 
     def is_alive(self, timeout: float = 5) -> bool:
-        """Whether it answers in so many seconds, as far as that is known when a signal comes.
+        """Whether it answers within `timeout` seconds.
 
-        Uvicorn would wait as long for one that has died, and heed no signal meanwhile.
+        Uvicorn's own would wait the whole time for a worker that has died, and handle no signal
+        meanwhile. This one ends when the worker dies, and takes it for alive when a signal comes.
         """
         with suppress(OSError):
             self.parent_conn.send(b"ping")
@@ -154,7 +155,7 @@ class Supervisor(Multiprocess):
     """Runs workers on one socket, starts those anew that end, and ends with them.
 
     - SIGHUP replaces them one after the other: a new one is up before an old one ends. A signal to
-      end leaves those that are old as they are.
+      end that comes meanwhile stops that.
     - SIGTERM makes readiness fail for `shutdown_delay` seconds, then lets requests finish; SIGINT
       does without the delay.
     - A further signal hurries, as it does a single process.

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from starlette.types import Scope
     from uvicorn._types import ASGI3Application
 
-# What a client has for the head of a request; for how long it may be slow with the body, or in
-# taking an answer.
+# A client has this long to send the head of a request, and may be slow for as long with its body or
+# in reading the answer.
 SLOW_AFTER_SECONDS = 15
-# Slow is less than this, in bytes a second.
+# Whoever sends or reads fewer bytes a second is slow.
 SLOW_BELOW_RATE = 4096
 CHECK_EVERY_SECONDS = 5
 # A cursor and a search of 500 characters, percent-encoded, need 9.
@@ -61,15 +61,17 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
+        # The part of a message that is being received, and since when it has been slow to come.
         self._receiving: Receiving = "nothing"
         self._since = self.loop.time()
+        # The bytes of the message so far, and how many there were at the last check.
         self._received = 0
-        # How much of that there was when it was looked at last.
         self._looked_at = 0
-        # Of the bytes at hand, about how many were heads and bodies, and those before this message.
+        # Of the bytes that have just come: about how many the parser has passed on, and how many
+        # of those belong to messages before the present one.
         self._passed = self._done_with = 0
         self._is_lingering = False
-        # When bytes of answers began to wait for the client, and how many they were.
+        # Since when the client has been slow to read, and how many bytes waited at the last check.
         self._unread_since: float | None = None
         self._unread = 0
         # A connection may be accepted just when the process stops to listen.
@@ -347,7 +349,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._receiving == "nothing":
             return False
         if self.flow.read_paused:
-            # It is we who are slow.
+            # It is the application that is slow to read, and not the client to send.
             self._since = self.loop.time()
         if self._receiving == "body":
             # What came early is no credit for the time after it.
