@@ -49,7 +49,10 @@ SCOPES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A user, by one of the user's credentials. Nothing in here changes while the latter lives."""
+    """Who sends a request: a user, by one of the user's credentials, and what that one may do.
+
+    None of it changes while the credential lives, so it may be remembered.
+    """
 
     user_id: int
     credential_id: int
@@ -77,7 +80,10 @@ class ActorCache:
         self._use_noted_at.pop(digest, None)
 
     def use_is_due(self, digest: bytes) -> bool:
-        """Whether the use of a credential is to be written down: once a minute, for whom asks."""
+        """Whether to write down the use of a credential now; whoever is told so has to do it.
+
+        That is once in `NOTE_USE_EVERY_SECONDS`.
+        """
         now = time.monotonic()
         due = (
             now - self._use_noted_at.get(digest, -NOTE_USE_EVERY_SECONDS) >= NOTE_USE_EVERY_SECONDS

@@ -19,7 +19,7 @@ from app.core.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class IssuedLogin:
-    """A login token, on its only way out, and what it may do."""
+    """A new login token, which is stored nowhere, and what it may do."""
 
     token: str
     scopes: list[str]

@@ -190,13 +190,13 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[list[Network], *CommaSeparated] = []
     cors_origins: Annotated[list[Origin], *CommaSeparated] = []
 
+    trash_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 30
+
     @cached_property
     def secret_keys(self) -> list[str]:
         """The secret that digests and signatures are made with, then the other that is accepted."""
         keys = [self.secret_key, self.secret_key_fallback]
         return [key.get_secret_value() for key in keys if key is not None]
-
-    trash_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 30
 
     @property
     def required_database_url(self) -> str:
