@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Header, Response
 
@@ -67,22 +67,6 @@ IfNoneMatch = Annotated[
         examples=[['"7-3"']],
     ),
 ]
-
-ETAG_HEADER: dict[str, Any] = {
-    "ETag": {
-        "description": (
-            "The state that the answer shows, for `If-Match` and `If-None-Match`: the task's id "
-            "and version, in quotes."
-        ),
-        "required": True,
-        "schema": {
-            "type": "string",
-            "maxLength": 35,
-            "pattern": '^"[0-9]+-[0-9]+"$',
-            "examples": ['"7-1"'],
-        },
-    },
-}
 
 
 def set_entity_tag(response: Response, tag: str) -> None:

@@ -1,6 +1,7 @@
 """The versions of tasks in conditional requests."""
 
 import re
+from typing import Any
 
 from fastapi import Response
 
@@ -9,6 +10,23 @@ from app.tasks.schemas import TaskRead
 
 # As many digits as surely fit into the column; no task is ever changed so often.
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+ETAG_HEADER: dict[str, Any] = {
+    "ETag": {
+        "description": (
+            "The state that the answer shows, for `If-Match` and `If-None-Match`: the task's id "
+            "and version, in quotes."
+        ),
+        "required": True,
+        "schema": {
+            "type": "string",
+            "maxLength": 35,
+            "pattern": '^"[0-9]+-[0-9]+"$',
+            "examples": ['"7-1"'],
+        },
+    },
+}
 
 
 def entity_tag(task: TaskRead) -> str:

@@ -7,14 +7,21 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.accounts.credentials import CurrentUser, requires
 from app.core.bounds import NO_NUL
-from app.core.conditions import ETAG_HEADER, IfMatch, IfNoneMatch
+from app.core.conditions import IfMatch, IfNoneMatch
 from app.core.errors import NotFound, ValidationFailed, document_errors
 from app.core.pagination import LINK_HEADER, Cursors, add_links
 from app.core.responses import FieldError, document_links
 from app.core.routing import API, StrictRoute
 from app.db.session import SessionDep
 from app.tasks import service
-from app.tasks.conditions import carry, entity_tag, if_match, if_none_match, versions_named
+from app.tasks.conditions import (
+    ETAG_HEADER,
+    carry,
+    entity_tag,
+    if_match,
+    if_none_match,
+    versions_named,
+)
 from app.tasks.errors import (
     ExternalIdTaken,
     IdempotencyInFlight,
