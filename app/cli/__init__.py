@@ -127,7 +127,7 @@ def serve() -> None:
         if settings.environment is Environment.DEVELOPMENT:
             tell("Migrating the database …")
             migrated(settings)
-            tell(f"Open http://{settings.host}:{settings.port}/docs (Ctrl-C stops)")
+            tell(f"Open http://{_authority(settings)}/docs (Ctrl-C stops)")
         # Workers are processes of their own, and read their settings from the environment.
         os.environ["DATABASE_URL"] = settings.required_database_url
         os.environ["SECRET_KEY"] = settings.secret_key.get_secret_value()
@@ -161,9 +161,13 @@ def _refuse_taken_port(settings: Settings) -> None:
                 if error.errno == errno.EADDRINUSE
                 else "Check HOST and PORT."
             )
-            fail(
-                f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. {what_helps}"
-            )
+            fail(f"cannot listen on {_authority(settings)}: {error.strerror}. {what_helps}")
+
+
+def _authority(settings: Settings) -> str:
+    """Host and port as they stand in a URL (RFC 3986, section 3.2)."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{host}:{settings.port}"
 
 
 @cli.command()

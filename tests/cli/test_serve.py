@@ -159,19 +159,31 @@ def test_a_second_service_shares_the_database_of_the_first_and_says_so(
     assert f"process {os.getpid()} runs" in second.output()
 
 
-def test_a_taken_port_is_told_in_words(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+@pytest.mark.parametrize(
+    ("family", "host", "shown"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "[::1]"),
+    ],
+)
+def test_a_taken_port_is_told_in_words(
+    tmp_path: Path, family: socket.AddressFamily, host: str, shown: str
+) -> None:
+    try:
+        taken = socket.create_server((host, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with taken:
         done = taskflow(
             "serve",
             ENVIRONMENT="development",
+            HOST=host,
             PORT=str(taken.getsockname()[1]),
             DATA_DIR=str(tmp_path),
         )
 
     assert done.returncode == 1
-    assert "cannot listen on 127.0.0.1:" in done.stderr
+    assert f"cannot listen on {shown}:" in done.stderr
     assert "PORT=9000" in done.stderr
     assert "Traceback" not in done.stderr
 
