@@ -10,6 +10,7 @@ from functools import partial
 
 import structlog
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from app.cli.acceptor import SEATS, Acceptor, Shares
@@ -30,7 +31,10 @@ def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
     """Serve until a signal ends it. Exits with 3 if the application does not start."""
     sockets = [config.bind_socket()]
     if config.workers > 1:
-        Supervisor(config, sockets, shutdown_delay=shutdown_delay).run()
+        supervisor = Supervisor(config, sockets, shutdown_delay=shutdown_delay)
+        supervisor.run()
+        if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
+            sys.exit(STARTUP_FAILURE)
         return
     server = Server(config, Shares(), seat=0)
 
@@ -72,7 +76,13 @@ class Server(uvicorn.Server):
             shares=self._shares,
             seat=self._seat,
         )
-        self._acceptor.start(self.config.backlog)
+        try:
+            self._acceptor.start(self.config.backlog)
+        except OSError as error:
+            # Another was started at the same time, and was faster. The reason says it all.
+            log.error("cannot listen", port=self.config.port, reason=error.strerror)  # noqa: TRY400
+            await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:

@@ -19,7 +19,7 @@ from app.db.embedded import embedded_database, throwaway_data_dir
 from app.db.migrations import migrate
 from tests.cli.support import taskflow
 from tests.conftest import NewDatabase
-from tests.db.support import run_sql
+from tests.db.support import eventually, run_sql
 from tests.support import (
     CLEAN_ENVIRONMENT,
     READY_WITHIN_SECONDS,
@@ -241,3 +241,25 @@ def test_an_address_that_is_not_ours_is_told_in_words(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "cannot listen on 192.0.2.1:" in done.stderr
     assert "Check HOST" in done.stderr
+
+
+def test_of_two_that_start_at_once_on_one_port_the_slower_says_so_and_ends(
+    new_database: NewDatabase, tmp_path: Path
+) -> None:
+    with socket.socket() as faster:
+        faster.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # While nobody listens both may have the address.
+        faster.bind(("127.0.0.1", 0))
+        port = faster.getsockname()[1]
+        environment = production(new_database()) | {"WORKERS": "2"}
+        slower = RunningService(environment, tmp_path / "log", port=port)
+        try:
+            # Its workers have yet to start.
+            eventually(lambda: "Uvicorn running on" in slower.output())
+            faster.listen()
+            assert slower.process.wait(READY_WITHIN_SECONDS) == 3, slower.output()
+        finally:
+            slower.process.kill()
+            slower.process.wait()
+    assert "cannot listen" in slower.output()
+    assert "Traceback" not in slower.output()
