@@ -108,12 +108,11 @@ class Worker(multiprocess.Process):
         shares: Shares,
         *,
         seat: int,
-        signals: list[int],
     ) -> None:
         super().__init__(config, sockets)
         self.seat = seat
         self._shares = shares
-        self._signals = signals
+        self._asked_at: float | None = None
         self._is_late_at: float | None = None
 
     @property
@@ -123,22 +122,20 @@ class Worker(multiprocess.Process):
         return self._server
 
     def is_alive(self, timeout: float = 5) -> bool:
-        """Whether it answers within `timeout` seconds.
+        """Whether it runs, and has answered within so many seconds when it was asked last.
 
-        Uvicorn's own would wait the whole time for a worker that has died, and handle no signal
-        meanwhile. This one ends when the worker dies, and takes it for alive when a signal comes.
+        Uvicorn would wait for the answer, and neither heed signals nor look at others meanwhile.
         """
-        with suppress(OSError):
-            self.parent_conn.send(b"ping")
-        until = time.monotonic() + timeout
-        while self.process.is_alive() and time.monotonic() < until:
-            with suppress(OSError, EOFError):
-                if self.parent_conn.poll(POLL_SECONDS):
-                    self.parent_conn.recv()
-                    return True
-            if self._signals:
-                return True
-        return False
+        now = time.monotonic()
+        with suppress(OSError, EOFError):
+            while self.parent_conn.poll():
+                self.parent_conn.recv()
+                self._asked_at = None
+            if self._asked_at is None:
+                self._asked_at = now
+                self.parent_conn.send(b"ping")
+        is_late = self._asked_at is not None and now - self._asked_at > timeout
+        return self.process.is_alive() and not is_late
 
     def terminate(self) -> None:
         has = self.config.timeout_graceful_shutdown or 0
@@ -185,7 +182,7 @@ class Supervisor(Multiprocess):
 
     def _worker(self, config: uvicorn.Config, sockets: list[socket.socket]) -> Worker:
         seat = self._free_seats()[0]
-        return Worker(config, sockets, self._shares, seat=seat, signals=self.signal_queue)
+        return Worker(config, sockets, self._shares, seat=seat)
 
     def _free_seats(self) -> list[int]:
         taken = {

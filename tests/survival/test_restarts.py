@@ -230,6 +230,21 @@ def test_a_worker_that_hangs_keeps_no_other_from_ending_as_it_should(
         assert service.output().count("worker killed") == 1
 
 
+def test_a_worker_that_hangs_keeps_no_dead_one_from_being_replaced(
+    new_database: NewDatabase,
+) -> None:
+    with running_service(new_database(), WORKERS="2") as service:
+        hanging, dying = started_workers(service, 2)
+        os.kill(hanging, signal.SIGSTOP)
+        # By then the one that hangs has been asked whether it is there.
+        with pytest.raises(subprocess.TimeoutExpired):
+            service.process.wait(1.5)
+        os.kill(dying, signal.SIGKILL)
+        eventually(lambda: service.output().count("Application startup complete") == 3)
+        eventually(partial(is_ready, service))
+        os.kill(hanging, signal.SIGCONT)
+
+
 def test_a_worker_that_hangs_is_replaced_with_the_others(new_database: NewDatabase) -> None:
     with running_service(new_database(), WORKERS="2") as service:
         hanging, _ = started_workers(service, 2)
