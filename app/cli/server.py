@@ -165,7 +165,7 @@ class Supervisor(Multiprocess):
       end that comes meanwhile stops that.
     - SIGTERM makes readiness fail for `shutdown_delay` seconds, then lets requests finish; SIGINT
       does without the delay.
-    - A further signal hurries, as it does a single process.
+    - A further signal to end hurries, as it does a single process.
     """
 
     def __init__(
@@ -225,11 +225,9 @@ class Supervisor(Multiprocess):
     def handle_term(self) -> None:
         self._send(NOT_READY_SIGNAL)
         waited = 0.0
-        while waited < self._shutdown_delay and not self.signal_queue:
+        while waited < self._shutdown_delay and not self._is_hurried():
             self.should_exit.wait(POLL_SECONDS)
             waited += POLL_SECONDS
-        # What hurries has done its work when the delay ends.
-        self.signal_queue.clear()
         super().handle_term()
 
     def terminate_all(self) -> None:
@@ -242,9 +240,18 @@ class Supervisor(Multiprocess):
         for process in self.processes:
             assert isinstance(process, Worker)  # noqa: S101 - tells the type
             while not process.has_ended():
-                if self.signal_queue:
-                    self.signal_queue.clear()
+                if self._is_hurried():
                     self._send(signal.SIGTERM)
+
+    def _is_hurried(self) -> bool:
+        """Whether another signal to end has come.
+
+        Those that ask for something else come too late: a terminal tells of a new size by one.
+        """
+        hurries = False
+        while self.signal_queue:
+            hurries |= self.signal_queue.pop() in END_SIGNALS
+        return hurries
 
     def _send(self, number: signal.Signals) -> None:
         for process in self.processes:

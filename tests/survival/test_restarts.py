@@ -149,6 +149,37 @@ def test_further_signals_end_the_delay_and_then_the_wait_for_what_is_under_way(
         assert "Traceback" not in service.output()
 
 
+def test_signals_that_ask_for_something_else_do_not_hurry(new_database: NewDatabase) -> None:
+    url = new_database()
+    with (
+        running_service(url, WORKERS="2", SHUTDOWN_DELAY=LONG) as service,
+        blocking_client(service.base_url) as client,
+        ThreadPoolExecutor(1) as elsewhere,
+    ):
+
+        def say_something_else() -> None:
+            # A terminal whose size changes sends the second.
+            for number in (signal.SIGHUP, signal.SIGWINCH):
+                service.process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                service.process.wait(1)
+
+        client.headers["Authorization"] = f"Bearer {account_on(service, url).token}"
+        with locked_tasks(url):
+            write = elsewhere.submit(client.post, "/api/v1/tasks", json={"title": "Last"})
+            eventually(lambda: run_sql(url, WAITING) == 1)
+            service.process.send_signal(signal.SIGTERM)
+            eventually(lambda: code_of_readiness(service) == "shutting_down")
+            say_something_else()
+            assert "Shutting down" not in service.output()
+            service.process.send_signal(signal.SIGTERM)
+            eventually(lambda: service.output().count("Shutting down") == 2)
+            say_something_else()
+            assert not write.done()
+        assert write.result(PATIENCE).status_code == 201
+        assert service.process.wait(PATIENCE) == 0, service.output()
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_lets_what_is_under_way_finish(new_database: NewDatabase, workers: str) -> None:
     url = new_database()
