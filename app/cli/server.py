@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -108,10 +109,12 @@ class Worker(multiprocess.Process):
         shares: Shares,
         *,
         seat: int,
+        signals: list[int],
     ) -> None:
         super().__init__(config, sockets)
         self.seat = seat
         self._shares = shares
+        self._signals = signals
         self._asked_at: float | None = None
         self._is_late_at: float | None = None
 
@@ -143,8 +146,8 @@ class Worker(multiprocess.Process):
         super().terminate()
 
     def join(self) -> None:
-        """Wait until it has ended."""
-        while not self.has_ended():
+        """Wait until it has ended, or a signal to end has come."""
+        while not self.has_ended() and not any(one in END_SIGNALS for one in self._signals):
             pass
 
     def has_ended(self) -> bool:
@@ -177,19 +180,19 @@ class Supervisor(Multiprocess):
         for number in END_SIGNALS:
             signal.signal(number, self._note)
         self._shares = Shares()
+        # Those that serve, those that start, and those that others took the place of.
+        self._workers: list[Worker] = []
         # Uvicorn lets nobody choose the class.
         multiprocess.Process = self._worker  # type: ignore[misc,assignment]  # called, not derived
 
     def _worker(self, config: uvicorn.Config, sockets: list[socket.socket]) -> Worker:
         seat = self._free_seats()[0]
-        return Worker(config, sockets, self._shares, seat=seat)
+        worker = Worker(config, sockets, self._shares, seat=seat, signals=self.signal_queue)
+        self._workers = [one for one in self._workers if one.process.is_alive()] + [worker]
+        return worker
 
     def _free_seats(self) -> list[int]:
-        taken = {
-            worker.seat
-            for worker in self.processes
-            if isinstance(worker, Worker) and worker.process.is_alive()
-        }
+        taken = {worker.seat for worker in self._workers if worker.process.is_alive()}
         free = [seat for seat in range(SEATS) if seat not in taken]
         for seat in free:
             # A killed one has not left it.
@@ -223,7 +226,7 @@ class Supervisor(Multiprocess):
             self._free_seats()
 
     def handle_term(self) -> None:
-        self._send(NOT_READY_SIGNAL)
+        self._send(NOT_READY_SIGNAL, self.processes)
         waited = 0.0
         while waited < self._shutdown_delay and not self._is_hurried():
             self.should_exit.wait(POLL_SECONDS)
@@ -237,11 +240,10 @@ class Supervisor(Multiprocess):
         super().terminate_all()
 
     def join_all(self) -> None:
-        for process in self.processes:
-            assert isinstance(process, Worker)  # noqa: S101 - tells the type
-            while not process.has_ended():
+        for worker in self._workers:
+            while not worker.has_ended():
                 if self._is_hurried():
-                    self._send(signal.SIGTERM)
+                    self._send(signal.SIGTERM, self._workers)
 
     def _is_hurried(self) -> bool:
         """Whether another signal to end has come.
@@ -253,8 +255,8 @@ class Supervisor(Multiprocess):
             hurries |= self.signal_queue.pop() in END_SIGNALS
         return hurries
 
-    def _send(self, number: signal.Signals) -> None:
-        for process in self.processes:
-            if process.pid is not None and process.process.is_alive():
+    def _send(self, number: signal.Signals, workers: Sequence[multiprocess.Process]) -> None:
+        for worker in workers:
+            if worker.pid is not None and worker.process.is_alive():
                 with suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
+                    os.kill(worker.pid, number)

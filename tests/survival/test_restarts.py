@@ -214,6 +214,30 @@ def test_a_signal_to_end_is_heeded_while_workers_are_replaced(new_database: NewD
         assert service.output().count("Started server process") <= 6
 
 
+def test_a_signal_to_end_is_heeded_while_a_replaced_worker_finishes_what_it_began(
+    new_database: NewDatabase,
+) -> None:
+    url = new_database()
+    with (
+        running_service(url, WORKERS="2", SHUTDOWN_DELAY=LONG) as service,
+        blocking_client(service.base_url) as client,
+        ThreadPoolExecutor(1) as elsewhere,
+    ):
+        client.headers["Authorization"] = f"Bearer {account_on(service, url).token}"
+        with locked_tasks(url):
+            write = elsewhere.submit(client.post, "/api/v1/tasks", json={"title": "Last"})
+            eventually(lambda: run_sql(url, WAITING) == 1)
+            service.process.send_signal(signal.SIGHUP)
+            # An idle one has nothing to wait for.
+            eventually(lambda: "Waiting for connections to close" in service.output())
+            service.process.send_signal(signal.SIGTERM)
+            # It would have eight seconds.
+            eventually(lambda: code_of_readiness(service) == "shutting_down", within=4)
+            assert not write.done()
+        assert write.result(PATIENCE).status_code == 201
+        assert service.stop(signal.SIGTERM) == 0, service.output()
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
