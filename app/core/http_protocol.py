@@ -197,6 +197,9 @@ class HTTPProtocol(HttpToolsProtocol):
                 raise ValueError("the only known transfer coding is chunked")
         if hosts != 1 and self.parser.get_http_version() == "1.1":
             raise ValueError("a request needs one Host")
+        if self.parser.get_http_version() == "1.0":
+            # It knows no answer before the answer (RFC 9110, section 10.1.1).
+            self.expect_100_continue = False
         self._passed += size
         if size > MAXIMUM_HEAD_BYTES:
             raise ValueError("the head is too large")

@@ -141,6 +141,21 @@ async def test_a_stream_to_http_1_0_is_not_chunked_and_ends_with_the_connection(
     assert json.loads(body) == [task]
 
 
+@pytest.mark.parametrize(("version", "says"), [(b"1.1", True), (b"1.0", False)])
+async def test_only_a_client_that_knows_it_is_told_to_go_on_sending(
+    alice: Account, version: bytes, *, says: bool
+) -> None:
+    head = (
+        b"POST /api/v1/tasks HTTP/%s\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 13\r\nAuthorization: Bearer %s\r\n\r\n"
+    ) % (version, alice.token.encode())
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(head, b'{"title":"x"}')
+        answer = await connection.rest()
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\n") is says
+    assert b"HTTP/1.1 201 " in answer
+
+
 async def test_http_1_0_with_an_upgrade_stays_http_1_0(alice: Account) -> None:
     async with connected(str(alice.client.base_url)) as connection:
         await connection.send(b"GET /health HTTP/1.0\r\n" + UPGRADE + b"\r\n")
