@@ -123,6 +123,9 @@ class Cycle(RequestResponseCycle):
     def _start(self, message: Message) -> None:
         self.response_started = True
         self._come_back()
+        if self.waiting_for_100_continue and self.more_body:
+            # The client may leave the body away, and its next request would be taken for it.
+            self.keep_alive = False
         self.waiting_for_100_continue = False
         status = message["status"]
         headers = [*self.default_headers, *message.get("headers", ())]

@@ -238,6 +238,18 @@ async def test_who_is_refused_before_the_body_is_told_at_once_that_nothing_else_
             assert (await connection.rest()).startswith(b"HTTP/1.1 401 ")
 
 
+async def test_who_is_refused_while_it_waits_to_send_is_told_that_the_connection_ends(
+    alice: Account,
+) -> None:
+    head = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(head + b"Content-Length: 40\r\n\r\n")
+        answer = await connection.rest()
+    # It will leave the body away, and its next request would be taken for it.
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close\r\n" in answer
+
+
 async def test_a_connection_that_has_ended_is_forgotten(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
