@@ -81,16 +81,21 @@ class Acceptor:
         self._seat = seat
         self._arriving: set[asyncio.Task[None]] = set()
         self._later: asyncio.TimerHandle | None = None
+        self._backlog = 0
 
     def start(self, backlog: int) -> None:
         """Listen; at most `backlog` connections wait to be accepted."""
         self._listening.settimeout(0)
         self._listening.listen(backlog)
+        self._backlog = backlog
         self.tell()
         self._loop.add_reader(self._listening, self._accept_if_due)
 
     def close(self) -> None:
-        """Accept no more. The socket stays open."""
+        """Accept what waits, and no more. The socket stays open."""
+        for _ in range(self._backlog):
+            if not self._accept():
+                break
         self._loop.remove_reader(self._listening)
         if self._later is not None:
             self._later.cancel()

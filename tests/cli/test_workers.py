@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +16,7 @@ from app.cli.acceptor import Shares
 from tests.conftest import NewDatabase
 from tests.db.support import eventually
 from tests.observability.test_workers import started_workers
-from tests.support import RunningService, blocking_client, running_service
+from tests.support import READY_WITHIN_SECONDS, RunningService, blocking_client, running_service
 
 pytestmark = [
     pytest.mark.long,
@@ -123,6 +124,24 @@ def test_what_a_stopped_worker_should_take_is_taken_by_another(new_database: New
                 assert connections(service, running) == 32
         finally:
             os.kill(stopped, signal.SIGCONT)
+
+
+def test_who_has_connected_before_the_end_is_answered(new_database: NewDatabase) -> None:
+    with running_service(new_database()) as service:
+        service.process.send_signal(signal.SIGSTOP)
+        # More than are taken in a row.
+        with connected(service, 100) as opened:
+            for connection in opened:
+                connection.sendall(REQUEST)
+            # By then it would look whether it shall end, which it does ten times a second.
+            with pytest.raises(subprocess.TimeoutExpired):
+                service.process.wait(0.2)
+            service.process.send_signal(signal.SIGTERM)
+            service.process.send_signal(signal.SIGCONT)
+            for connection in opened:
+                connection.settimeout(5)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert service.process.wait(READY_WITHIN_SECONDS) == 0, service.output()
 
 
 def test_out_of_file_descriptors_a_service_serves_who_is_there_and_later_those_who_wait(
