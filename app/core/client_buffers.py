@@ -5,9 +5,13 @@ megabytes of a body, or ten of an answer, stay in memory: a few hundred of them 
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -27,6 +31,19 @@ def reset(transport: asyncio.Transport) -> None:
     connection = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
     transport.abort()
+
+
+def unread_in_kernel(transport: asyncio.Transport) -> int:
+    """How many bytes the client has not acknowledged; 0 where the system does not tell.
+
+    The kernel takes more only when a third of its megabytes are free: a client that reads steadily
+    would seem to do nothing for minutes.
+    """
+    connection = transport.get_extra_info("socket")
+    with suppress(OSError):
+        answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(answer, sys.byteorder)
+    return 0
 
 
 class Kept:

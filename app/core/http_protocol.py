@@ -6,11 +6,7 @@ closes connections when the process ends under requests that are on their way.
 """
 
 import asyncio
-import contextlib
 import contextvars
-import fcntl
-import sys
-import termios
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote_to_bytes
 
@@ -18,7 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.admission import Admission, admission_of
-from app.core.client_buffers import client_buffers_of, reset
+from app.core.client_buffers import client_buffers_of, reset, unread_in_kernel
 from app.core.http_cycle import Cycle
 from app.core.lifecycle import CLIENT_HAS_GONE, lifecycle_of
 
@@ -364,7 +360,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def _is_slow_reader(self) -> bool:
         unread = self.transport.get_write_buffer_size()
         if unread:
-            unread += self._unread_in_kernel()
+            unread += unread_in_kernel(self.transport)
         if unread == 0:
             self._unread_since = None
         elif self._unread_since is None:
@@ -376,18 +372,6 @@ class HTTPProtocol(HttpToolsProtocol):
             self._unread = unread
             return self.loop.time() - self._unread_since > SLOW_AFTER_SECONDS
         return False
-
-    def _unread_in_kernel(self) -> int:
-        """What the client has not acknowledged; 0 where the system does not tell.
-
-        The kernel takes more only when a third of its megabytes are free: a client that reads
-        steadily would seem to do nothing for minutes.
-        """
-        connection = self.transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
-            return int.from_bytes(answer, sys.byteorder)
-        return 0
 
     def shutdown(self) -> None:
         """Called by the server when the process shall end."""

@@ -77,6 +77,7 @@ async def test_a_connection_is_forgotten_when_it_was_read_or_has_ended() -> None
             await read.reader.readexactly(8 * MEBIBYTE)
             await until(lambda: len(buffers.unread_answers.sizes) == 1)
         await until(lambda: not buffers.unread_answers.sizes)
+    assert buffers.unread_answers.sizes == {}
 
 
 async def test_where_slow_senders_hold_too_much_the_one_with_the_most_is_cut_off() -> None:
