@@ -275,6 +275,30 @@ async def test_a_wrong_current_password_is_limited_like_a_login(
         assert_error(await log_in(client, account.username, PASSWORD), 429, "rate_limited")
 
 
+async def test_over_the_limit_no_password_is_hashed(
+    service_with: ServiceWith, new_account: NewAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = service_with(rate_limit_login="1/minute")
+    account = await new_account(password_hash=CHEAP_HASH)
+    verify = PasswordHasher.verify
+    verified: list[str] = []
+
+    async def verify_noted(self: PasswordHasher, password: str, stored: str | None) -> Any:
+        verified.append(password)
+        return await verify(self, password, stored)
+
+    monkeypatch.setattr(PasswordHasher, "verify", verify_noted)
+    async with caller(url, account) as client:
+        assert (await log_in(client, account.username, "wrong")).status_code == 400
+        refused = [
+            await log_in(client, account.username, "another"),
+            await client.post("/api/v1/users/me/close", json={"password": "another"}),
+        ]
+    for response in refused:
+        assert_error(response, 429, "rate_limited")
+    assert verified == ["wrong"]
+
+
 async def test_an_empty_limit_is_none(service_with: ServiceWith, alice: Account) -> None:
     url = service_with(rate_limit_api="")
     async with caller(url, alice) as client:
