@@ -1,6 +1,8 @@
 """GET /api/v1/tasks/stats."""
 
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -53,6 +55,19 @@ async def test_tasks_are_counted_under_the_filters_of_the_list(
     assert (await stats_of(alice, overdue="false"))["overdue"] == 0
     assert (await stats_of(alice, q="b"))["total"] == 1
     assert await stats_of(alice, q="nothing") == NOTHING
+
+
+async def test_a_day_counts_as_overdue_when_it_has_ended_in_the_callers_time_zone(
+    alice: Account,
+) -> None:
+    # Somewhere it is always another day than a little further around the world.
+    ahead, behind = "Pacific/Kiritimati", "Pacific/Pago_Pago"
+    await alice.create_task(
+        due_on=datetime.now(UTC).astimezone(ZoneInfo(behind)).date().isoformat()
+    )
+
+    assert (await stats_of(alice, time_zone=ahead))["overdue"] == 1
+    assert (await stats_of(alice, time_zone=behind))["overdue"] == 0
 
 
 @pytest.mark.parametrize("name", ["page", "per_page", "sort", "count", "cursor", "state"])
