@@ -62,6 +62,17 @@ async def test_after_is_inclusive_and_before_is_exclusive(
         assert await titles(alice, **{f"{name}_before": "2026-05-01T12:30:00+02:30"}) == {"9"}
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
+async def test_due_after_is_inclusive_and_due_before_exclusive_in_every_time_zone(
+    alice: Account, zone: str
+) -> None:
+    for hour in (9, 10, 11):
+        await alice.create_task(title=f"{hour}", due_at=f"2026-05-01T{hour:02}:00:00Z")
+
+    assert await titles(alice, due_after="2026-05-01T10:00:00Z", time_zone=zone) == {"10", "11"}
+    assert await titles(alice, due_before="2026-05-01T11:00:00Z", time_zone=zone) == {"9", "10"}
+
+
 async def test_a_day_ends_with_its_last_microsecond_in_the_callers_time_zone(
     alice: Account,
 ) -> None:
