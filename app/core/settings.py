@@ -150,7 +150,8 @@ class Settings(BaseSettings):
     database_pool_timeout: Annotated[float, Field(gt=0, le=60)] = 0.8
     database_connect_timeout: Annotated[float, Field(gt=0, le=60)] = 1.5
     database_statement_timeout: Annotated[float, Field(gt=0, le=3600)] = 10
-    database_lock_timeout: Annotated[float, Field(gt=0, le=3600)] = 5
+    # Less than half of it: whoever waits for a row that others wait for has two locks to wait for.
+    database_lock_timeout: Annotated[float, Field(gt=0, le=3600)] = 4
     database_idle_transaction_timeout: Annotated[float, Field(gt=0, le=3600)] = 10
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
     secret_key_fallback: SecretStr | None = None

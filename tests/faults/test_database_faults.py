@@ -35,6 +35,10 @@ from tests.support import (
     until,
 )
 
+DEFAULT_LOCK_TIMEOUT, DEFAULT_STATEMENT_TIMEOUT = (
+    Settings.model_fields[f"database_{limit}_timeout"].default for limit in ("lock", "statement")
+)
+
 
 @pytest.fixture
 def fault_settings(new_database: NewDatabase) -> Settings:
@@ -43,7 +47,7 @@ def fault_settings(new_database: NewDatabase) -> Settings:
         database_pool_size=2,
         database_pool_timeout=0.2,
         database_statement_timeout=1,
-        database_lock_timeout=0.6,
+        database_lock_timeout=DEFAULT_LOCK_TIMEOUT / DEFAULT_STATEMENT_TIMEOUT,
     )
 
 
@@ -210,7 +214,9 @@ async def test_a_lock_that_another_keeps_is_a_503_before_the_statement_has_had_i
     async with other.transaction() as session:
         await session.execute(text("SELECT id FROM tasks FOR UPDATE"))
         path = f"/api/v1/tasks/{task['id']}"
-        plain = await carol.client.patch(path, json={"title": "Waits"})
+        # The second waits for the first as well.
+        patches = (carol.client.patch(path, json={"title": "Waits"}) for _ in range(2))
+        plain = await asyncio.gather(*patches)
         await session.execute(text("LOCK TABLE tasks"))
         # The limit of the wait for its key is no limit of the write.
         keyed = await carol.client.post(
@@ -218,10 +224,11 @@ async def test_a_lock_that_another_keeps_is_a_503_before_the_statement_has_had_i
         )
     await other.close()
 
-    for response in (plain, keyed):
+    assert 2 * DEFAULT_LOCK_TIMEOUT < DEFAULT_STATEMENT_TIMEOUT
+    for response in (*plain, keyed):
         assert_error(response, 503, "overloaded")
     states = [line.get("sqlstate") for line in log_lines if line["event"] == "overloaded"]
-    assert states == ["55P03", "55P03"]
+    assert states == ["55P03", "55P03", "55P03"]
 
 
 @pytest.mark.direct

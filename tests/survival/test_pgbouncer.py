@@ -139,7 +139,7 @@ def test_nothing_of_one_client_is_left_for_the_next(new_database: NewDatabase) -
         left = asyncio.run(on_both_servers(url, LEFT_BEHIND))
         assert left == {
             ("statement_timeout", "10000"),
-            ("lock_timeout", "5000"),
+            ("lock_timeout", "4000"),
             ("idle_in_transaction_session_timeout", "10000"),
         }
 
@@ -266,7 +266,7 @@ def test_migrations_take_turns_through_pgbouncer_and_its_limit_does_not_end_them
     new_empty_database: NewDatabase,
 ) -> None:
     database_url = new_empty_database()
-    short = {LIMIT: "statement_timeout = ''500ms''", "lock_timeout = ''5s''": "lock_timeout = 300"}
+    short = {LIMIT: "statement_timeout = ''500ms''", "lock_timeout = ''4s''": "lock_timeout = 300"}
     waiters = (
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
         " WHERE locktype = 'advisory' AND NOT granted AND now() - query_start > '600 ms'"
