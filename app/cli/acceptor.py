@@ -93,13 +93,18 @@ class Acceptor:
 
     def close(self) -> None:
         """Accept what waits, and no more. The socket stays open."""
+        self._stop_waiting()
         for _ in range(self._backlog):
             if not self._accept():
                 break
+        # It may have found that none can be accepted for the moment.
+        self._stop_waiting()
+        self._shares.leave(self._seat)
+
+    def _stop_waiting(self) -> None:
         self._loop.remove_reader(self._listening)
         if self._later is not None:
             self._later.cancel()
-        self._shares.leave(self._seat)
 
     def tell(self) -> None:
         """Let the other workers know how many connections this one has by now."""

@@ -1,7 +1,7 @@
 """What a worker keeps for slow clients, bounded for all of them together.
 
 A client that sends or takes in its 4 KiB/s has all the time it needs, and meanwhile up to eight
-megabytes of a body, or ten of an answer, stay in memory: a few hundred of them would fill it.
+megabytes of a body, or ten of an answer, stay in memory: a few hundred such clients would fill it.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import termios
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,8 @@ import structlog
 
 STATE_KEY = "taskflow.client_buffers"
 MAXIMUM_KEPT_BYTES = 128 * 1024 * 1024
+# Whoever needs longer for a body or an answer of at most ten megabytes may be cut off.
+SLOW_AFTER_SECONDS = 5
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 log = structlog.stdlib.get_logger("taskflow.request")
@@ -47,27 +50,42 @@ def unread_in_kernel(transport: asyncio.Transport) -> int:
 
 
 class Kept:
-    """The bytes kept for each connection; beyond `maximum` the one with the most is cut off."""
+    """The bytes kept for each connection, and since when.
+
+    Beyond `maximum`, of the clients that are slow the one with the most is cut off. Those that are
+    not may go beyond it: what a network carries in these few seconds is a bound as well.
+    """
 
     def __init__(self, what: str, maximum: int) -> None:
         self._what = what
         self._maximum = maximum
         self._total = 0
+        self._since: dict[asyncio.Transport, float] = {}
         self.sizes: dict[asyncio.Transport, int] = {}
 
     def add(self, connection: asyncio.Transport, size: int) -> None:
         """Count so many more bytes for the connection, until they are freed or it is cut off."""
+        self._since.setdefault(connection, time.monotonic())
         self.sizes[connection] = self.sizes.get(connection, 0) + size
         self._total += size
-        while self._total > self._maximum:
-            largest = max(self.sizes, key=self.sizes.__getitem__)
-            log.warning("slow client cut off", kept=self._what, size=self.sizes[largest])
-            self.free(largest)
-            reset(largest)
+        self.shed()
 
     def free(self, connection: asyncio.Transport) -> None:
         """Count nothing for the connection any more."""
+        self._since.pop(connection, None)
         self._total -= self.sizes.pop(connection, 0)
+
+    def shed(self) -> None:
+        """Cut slow clients off while they keep too much. To be called from time to time."""
+        while self._total > self._maximum:
+            slow_since = time.monotonic() - SLOW_AFTER_SECONDS
+            slow = [one for one, since in self._since.items() if since < slow_since]
+            if not slow:
+                return
+            largest = max(slow, key=self.sizes.__getitem__)
+            log.warning("slow client cut off", kept=self._what, size=self.sizes[largest])
+            self.free(largest)
+            reset(largest)
 
 
 class ClientBuffers:
@@ -79,6 +97,11 @@ class ClientBuffers:
     def __init__(self, maximum: int = MAXIMUM_KEPT_BYTES) -> None:
         self.unfinished_bodies = Kept("body", maximum)
         self.unread_answers = Kept("answer", maximum)
+
+    def shed(self) -> None:
+        """See `Kept.shed`."""
+        self.unfinished_bodies.shed()
+        self.unread_answers.shed()
 
 
 def client_buffers_of(state: Mapping[str, Any]) -> ClientBuffers:

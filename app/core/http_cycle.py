@@ -1,5 +1,6 @@
 """A request and its answer on a connection: uvicorn's, but bounded, and answered in one piece."""
 
+import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -67,6 +68,12 @@ class Cycle(RequestResponseCycle):
             try:
                 if self.flow.write_paused:
                     await self._drain()
+            except asyncio.CancelledError:
+                # The client has gone, or the process ends; the application knows nothing of it yet.
+                self.disconnected = True
+                self.transport.close()
+                return
+            try:
                 await app(scope, receive, send)
             except AnswerBrokenOff:
                 self.disconnected = True

@@ -82,6 +82,8 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
+        # What is written stays in memory whole while any of it is left.
+        self.transport.set_write_buffer_limits(0)
         # Whoever connects wants to say something.
         self._receiving = "head"
         self._check_later()
@@ -256,7 +258,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def on_response_complete(self) -> None:
-        self._buffers.unfinished_bodies.free(self.transport)
+        if not self.pipeline:
+            self._buffers.unfinished_bodies.free(self.transport)
         if not self._is_lingering:
             super().on_response_complete()
             return
@@ -334,6 +337,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def _check_client(self) -> None:
         # Until the connection is lost: one that is being closed still waits for its reader.
         self._check_later()
+        self._buffers.shed()
         if self._is_slow_reader():
             reset(self.transport)
         elif self._is_slow_sender() and not self.transport.is_closing():

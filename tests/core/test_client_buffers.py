@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request, Response
 
+from app.core import client_buffers, http_protocol
 from app.core.client_buffers import STATE_KEY, ClientBuffers
 from tests.core.connections import connected
 from tests.support import served, until
@@ -16,8 +17,14 @@ MEBIBYTE = 1024 * 1024
 MAXIMUM = 20 * MEBIBYTE
 
 
+@pytest.fixture
+def all_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first moment on."""
+    monkeypatch.setattr(client_buffers, "SLOW_AFTER_SECONDS", -1)
+
+
 def service(buffers: ClientBuffers) -> FastAPI:
-    """A service that answers with as many mebibytes as the path says."""
+    """A service that answers with as many mebibytes, or bytes above a thousand, as asked."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
@@ -25,9 +32,9 @@ def service(buffers: ClientBuffers) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan)
 
-    @app.get("/{mebibytes}")
-    async def answer(mebibytes: int) -> Response:
-        return Response(bytes(mebibytes * MEBIBYTE))
+    @app.get("/{size}")
+    async def answer(size: int) -> Response:
+        return Response(bytes(size if size > 1000 else size * MEBIBYTE))
 
     @app.post("/")
     async def length(request: Request) -> int:
@@ -49,6 +56,7 @@ def head_of_body(mebibytes: int) -> bytes:
     return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (mebibytes * MEBIBYTE)
 
 
+@pytest.mark.usefixtures("all_are_slow")
 async def test_where_slow_readers_hold_too_much_the_one_with_the_most_is_cut_off() -> None:
     with served(service(ClientBuffers(MAXIMUM))) as base_url:
         async with (
@@ -80,6 +88,7 @@ async def test_a_connection_is_forgotten_when_it_was_read_or_has_ended() -> None
     assert buffers.unread_answers.sizes == {}
 
 
+@pytest.mark.usefixtures("all_are_slow")
 async def test_where_slow_senders_hold_too_much_the_one_with_the_most_is_cut_off() -> None:
     buffers = ClientBuffers(MAXIMUM)
     with served(service(buffers)) as base_url:
@@ -113,3 +122,60 @@ async def test_a_body_is_forgotten_when_it_has_ended_or_was_answered_or_its_send
             await refused.send(head_of_body(2).replace(b"POST /", b"POST /1"), bytes(1000))
             assert (await refused.answer())[0].startswith(b"http/1.1 405 ")
             await until(lambda: not buffers.unfinished_bodies.sizes)
+
+
+async def test_who_is_not_slow_is_not_cut_off() -> None:
+    with served(service(ClientBuffers(MAXIMUM))) as base_url:
+        async with connected(base_url) as reader, connected(base_url) as other:
+            for connection in (reader, other):
+                await connection.send(request(16))
+            for connection in (reader, other):
+                assert len((await connection.answer())[1]) == 16 * MEBIBYTE
+            for connection in (reader, other):
+                await connection.send(head_of_body(16), bytes(15 * MEBIBYTE))
+            for connection in (reader, other):
+                await connection.send(bytes(MEBIBYTE))
+                assert (await connection.answer())[1] == b"%d" % (16 * MEBIBYTE)
+
+
+async def test_who_becomes_slow_while_too_much_is_kept_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_buffers, "SLOW_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(http_protocol, "CHECK_EVERY_SECONDS", 0.1)
+    buffers = ClientBuffers(MAXIMUM)
+    with served(service(buffers)) as base_url:
+        async with connected(base_url) as small, connected(base_url) as large:
+            await small.send(request(10))
+            await large.send(request(12))
+            await until(lambda: len(buffers.unread_answers.sizes) == 2)
+            await until(lambda: len(buffers.unread_answers.sizes) == 1)
+            with pytest.raises(ConnectionResetError):
+                await large.rest()
+            assert len((await small.answer())[1]) == 10 * MEBIBYTE
+
+
+async def test_all_of_an_answer_counts_while_any_of_it_waits() -> None:
+    buffers = ClientBuffers(MAXIMUM)
+    with served(service(buffers)) as base_url:
+        async with (
+            connected(base_url, receive_buffer=65_536) as first,
+            connected(base_url, receive_buffer=65_536) as second,
+        ):
+            await first.send(request(8))
+            await until(lambda: len(buffers.unread_answers.sizes) == 1)
+            ((transport, size),) = buffers.unread_answers.sizes.items()
+            taken_by_the_kernel = size - transport.get_write_buffer_size()
+            await second.send(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % taken_by_the_kernel)
+            await until(lambda: len(buffers.unread_answers.sizes) == 2)
+            assert min(buffers.unread_answers.sizes.values()) > taken_by_the_kernel
+
+
+async def test_a_body_behind_another_request_counts_when_that_is_answered() -> None:
+    buffers = ClientBuffers(MAXIMUM)
+    with served(service(buffers)) as base_url:
+        async with connected(base_url) as connection:
+            await connection.send(request(1) + head_of_body(1) + bytes(1000))
+            await connection.answer()
+            await until(lambda: len(buffers.unread_answers.sizes) == 0)
+            assert list(buffers.unfinished_bodies.sizes.values()) == [1000]

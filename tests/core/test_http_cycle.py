@@ -287,6 +287,24 @@ async def test_a_request_is_begun_when_the_answer_before_it_was_taken_in() -> No
     assert begun_with == [1]
 
 
+async def test_whoever_goes_before_the_request_is_begun_leaves_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    admission, transport, flow = Admission(2, cors_origins=[]), Transport(), Flow()
+    cycle = cycle_on(transport, flow=flow)
+    cycle.enter(admission)
+    flow.write_paused = True
+    running = await begun(cycle.run_asgi(cast("Any", None)))
+    running.cancel()
+    await asyncio.wait({running})
+    cycle.leave()
+
+    assert not running.cancelled()
+    assert running.exception() is None
+    assert caplog.records == []
+    assert (transport.written, transport.is_closed, admission.at_work) == ([], True, 0)
+
+
 @pytest.mark.parametrize(
     ("more_body", "disconnected", "is_refused"),
     [(False, False, True), (True, False, False), (False, True, False)],

@@ -58,13 +58,9 @@ async def run_batch(session: AsyncSession, actor: Actor, batch: TaskBatch) -> li
             async with session.begin_nested():
                 return await _attempt(session, actor, operations, atomic=batch.atomic)
         except DBAPIError as error:
-            constraint = violated_constraint(error)
-            if constraint == "fk_tasks_owner_id":
-                # The account was closed after the batch had begun.
-                raise Unauthenticated from None
             # Another writer took an external_id under us. It is there to be seen by now: the next
             # attempt finds out which operation that concerns.
-            if constraint != UNIQUE_EXTERNAL_ID and sqlstate_of(error) != DEADLOCK:
+            if violated_constraint(error) != UNIQUE_EXTERNAL_ID and sqlstate_of(error) != DEADLOCK:
                 raise
     raise Overloaded
 
