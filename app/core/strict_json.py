@@ -20,7 +20,8 @@ def read_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
     Raises `MalformedJSON`, and `ValidationFailed` for members that are given more than once.
     """
     try:
-        value = from_json(body, allow_inf_nan=False)
+        # Values would fill the parser's cache, and passwords would stay there.
+        value = from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         message = str(error)
         if body.startswith(BOM_UTF8):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
+from functools import partial
 from typing import Annotated, Any, cast
 
 import asyncpg
@@ -99,7 +100,7 @@ def make_engine(
         # Parameters hold password hashes and people's texts, which no log should.
         hide_parameters=True,
         # In Rust: a list decodes the metadata of each of its tasks.
-        json_deserializer=from_json,
+        json_deserializer=partial(from_json, cache_strings="keys"),
         **options,
     )
 
