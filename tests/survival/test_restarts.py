@@ -135,6 +135,7 @@ def test_further_signals_end_the_delay_and_then_the_wait_for_what_is_under_way(
         ThreadPoolExecutor(1) as elsewhere,
     ):
         client.headers["Authorization"] = f"Bearer {account_on(service, url).token}"
+        eventually(lambda: service.output().count("startup complete") == int(workers))
         write = elsewhere.submit(client.post, "/api/v1/tasks", json={"title": "Never"})
         eventually(lambda: run_sql(url, WAITING) == 1)
         service.process.send_signal(signal.SIGTERM)
@@ -164,6 +165,7 @@ def test_signals_that_ask_for_something_else_do_not_hurry(new_database: NewDatab
             with pytest.raises(subprocess.TimeoutExpired):
                 service.process.wait(1)
 
+        eventually(lambda: service.output().count("startup complete") == 2)
         client.headers["Authorization"] = f"Bearer {account_on(service, url).token}"
         with locked_tasks(url):
             write = elsewhere.submit(client.post, "/api/v1/tasks", json={"title": "Last"})
