@@ -104,6 +104,11 @@ class HTTPProtocol(HttpToolsProtocol):
             # runs there.
             cast("Scope", cycle.scope)[CLIENT_HAS_GONE] = True
             self._task.cancel()
+        # Requests hold the connection, too: it would stay in memory until the garbage collector
+        # runs, which is seldom.
+        self.pipeline.clear()
+        self._running = None
+        self.cycle = None  # type: ignore[assignment]  # as before the first request
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         # Uvicorn lets nobody choose the class.
