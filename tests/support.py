@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,7 +31,7 @@ from app.accounts.models import Credential, CredentialKind, User, email_key
 from app.cli import SERVER_OPTIONS
 from app.core.security import new_token, token_digest
 from app.core.settings import Settings
-from app.db.session import Database, Rows
+from app.db.session import Database, Rows, Transaction
 from app.db.statements import Statement
 
 SECRET_KEY = "a key that only tests use, long enough for anything"
@@ -193,10 +193,21 @@ def statements_of(app: FastAPI) -> list[str]:
     statements: list[str] = []
     database: Database = app.state.database
 
+    class NotingTransaction(Transaction):
+        async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
+            statements.append(statement.sql.split()[0])
+            return await super().fetch(statement, values)
+
     class Noting(Database):
         async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
             statements.append(statement.sql.split()[0])
             return await super().fetch(statement, values)
+
+        @contextlib.asynccontextmanager
+        async def begin(self) -> AsyncGenerator[Transaction]:
+            async with super().begin() as transaction:
+                transaction.__class__ = NotingTransaction
+                yield transaction
 
     @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
     def note(*arguments: Any) -> None:

@@ -42,7 +42,7 @@ from app.core.errors import document_errors
 from app.core.rate_limits import RateLimited, address_key, spend
 from app.core.responses import document_links
 from app.core.routing import API, StrictRoute
-from app.db.session import OrmSessionDep, TransactionDep
+from app.db.session import OrmSessionDep, OrmTransactionDep
 
 users = APIRouter(prefix=f"{API}/users", tags=["accounts"], route_class=StrictRoute)
 api_keys = APIRouter(prefix=f"{API}/api-keys", tags=["accounts"], route_class=StrictRoute)
@@ -105,7 +105,7 @@ async def change_password(
     request: Request,
     actor: CurrentUser,
     session: OrmSessionDep,
-    transaction: TransactionDep,
+    transaction: OrmTransactionDep,
 ) -> DoneResponse:
     """Replace the password, and end every login but the one that asks for it.
 
@@ -159,7 +159,7 @@ async def close_account(
     },
 )
 async def create_api_key(
-    data: ApiKeyCreate, request: Request, actor: CurrentUser, transaction: TransactionDep
+    data: ApiKeyCreate, request: Request, actor: CurrentUser, transaction: OrmTransactionDep
 ) -> ApiKeyResponse:
     """Make a credential for a machine. The answer holds the `key`, shown this once.
 

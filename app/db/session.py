@@ -1,8 +1,8 @@
-"""The way to the database: one pool, three ways to use it, and the only place that commits."""
+"""The way to the database: one pool, four ways to use it, and the only place that commits."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import Context
 from functools import partial
 from typing import Annotated, Any, cast
@@ -31,7 +31,7 @@ from app.db.statements import Statement
 Rows = Sequence[Mapping[str, Any]]
 
 READINESS_TIMEOUT_SECONDS = 1.5
-# Where a route that has begun a transaction for the whole request leaves its session.
+# Where a route that has begun a transaction for the whole request leaves it.
 REQUEST_TRANSACTION = "taskflow.transaction"
 CLOSE_WITHIN_SECONDS = 1
 # How many seconds after the server's own limit we give up on a statement: the server has gone then.
@@ -106,11 +106,11 @@ def make_engine(
 
 
 class Database:
-    """One engine and its pool, in three uses.
+    """One engine and its pool, in four uses.
 
     A statement that stands alone needs no transaction: it is durable when it returns. `fetch` runs
-    one that was compiled before, `session()` those that SQLAlchemy builds anew. `transaction()` is
-    for several that belong together.
+    one that was compiled before; `begin()` is for several of them that belong together. What
+    SQLAlchemy builds anew runs in `session()`, and in `transaction()` if it belongs together.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -157,14 +157,25 @@ class Database:
         pool = self.pool
         connection = await self._borrow(pool)
         try:
-            if statement.planned_anew:
-                # One that is kept would get a plan for all values after its fifth use.
-                prepared = await connection.prepare(statement.sql, name="")
-                rows: Rows = await prepared.fetch(*arguments)
-            else:
-                rows = await connection.fetch(statement.sql, *arguments)
-            return rows
+            return await _fetch(connection, statement, arguments)
         finally:
+            pool.take_back(connection)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator["Transaction"]:
+        """A READ COMMITTED transaction, committed when the block ends well.
+
+        Raises what `fetch` raises.
+        """
+        pool = self.pool
+        connection = await self._borrow(pool)
+        try:
+            async with connection.transaction(isolation="read_committed"):
+                yield Transaction(connection)
+        finally:
+            if connection.is_in_transaction():
+                # The rollback was cut short, and whoever is next would write into what is left.
+                connection.terminate()
             pool.take_back(connection)
 
     async def _borrow(self, pool: MeasuredPool) -> MeasuredConnection:
@@ -246,23 +257,59 @@ def get_database(request: Request) -> Database:
     return database
 
 
-class Session:
-    """What an endpoint has of the database: statements that stand alone, or a begun transaction."""
+async def _fetch(
+    connection: MeasuredConnection, statement: Statement, arguments: Sequence[Any]
+) -> Rows:
+    rows: Rows
+    if statement.planned_anew:
+        # One that is kept would get a plan for all values after its fifth use.
+        prepared = await connection.prepare(statement.sql, name="")
+        rows = await prepared.fetch(*arguments)
+    else:
+        rows = await connection.fetch(statement.sql, *arguments)
+    return rows
 
-    def __init__(self, through: Database | AsyncSession) -> None:
+
+class Session:
+    """What runs compiled statements: each alone, or where others have begun something."""
+
+    def __init__(self, through: Database | MeasuredConnection | AsyncSession) -> None:
         self._through = through
 
     async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
         """The rows of a compiled statement, with enums as text."""
-        if isinstance(self._through, Database):
-            return await self._through.fetch(statement, values)
-        connection = await self._through.connection()
-        result = await connection.exec_driver_sql(statement.sql, tuple(statement.arguments(values)))
-        return cast("Rows", result.mappings().all())
+        match self._through:
+            case Database() as database:
+                return await database.fetch(statement, values)
+            case AsyncSession() as session:
+                connection = await session.connection()
+                arguments = tuple(statement.arguments(values))
+                result = await connection.exec_driver_sql(statement.sql, arguments)
+                return cast("Rows", result.mappings().all())
+            case driver:
+                return await _fetch(driver, statement, statement.arguments(values))
+
+
+class Transaction(Session):
+    """Compiled statements in one transaction, on the connection that has begun it."""
+
+    def __init__(self, connection: MeasuredConnection) -> None:
+        super().__init__(connection)
+        self._connection = connection
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """A block that is undone as a whole if it raises, while the transaction goes on."""
+        return self._connection.transaction()
 
 
 async def get_session(request: Request) -> Session:
-    return Session(request.scope.get(REQUEST_TRANSACTION) or get_database(request))
+    begun: Transaction | None = request.scope.get(REQUEST_TRANSACTION)
+    return begun or Session(get_database(request))
+
+
+async def get_transaction(request: Request) -> AbstractAsyncContextManager[Transaction]:
+    begun: Transaction | None = request.scope.get(REQUEST_TRANSACTION)
+    return nullcontext(begun) if begun else get_database(request).begin()
 
 
 async def get_orm_session(request: Request) -> AsyncGenerator[AsyncSession]:
@@ -270,17 +317,17 @@ async def get_orm_session(request: Request) -> AsyncGenerator[AsyncSession]:
         yield session
 
 
-async def get_transaction(request: Request) -> AsyncGenerator[AsyncSession]:
-    if (begun := request.scope.get(REQUEST_TRANSACTION)) is not None:
-        yield begun
-        return
+async def get_orm_transaction(request: Request) -> AsyncGenerator[AsyncSession]:
     async with get_database(request).transaction() as session:
         yield session
 
 
 SessionDep = Annotated[Session, Depends(get_session)]
+TransactionDep = Annotated[AbstractAsyncContextManager[Transaction], Depends(get_transaction)]
+"""A transaction, begun when its block is entered: a connection is held for no longer."""
 # The scope is for routes that are FastAPI's own, where by default these would end after the answer
 # is sent: what fails then would leave a client with a 2xx for nothing. `Endpoint` knows no other.
 OrmSessionDep = Annotated[AsyncSession, Depends(get_orm_session, scope="function")]
 """For what is rarely asked: SQLAlchemy's own session, in AUTOCOMMIT."""
-TransactionDep = Annotated[AsyncSession, Depends(get_transaction, scope="function")]
+OrmTransactionDep = Annotated[AsyncSession, Depends(get_orm_transaction, scope="function")]
+"""The same in one READ COMMITTED transaction."""

@@ -10,20 +10,31 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from weakref import WeakValueDictionary
 
+import asyncpg
 from anyio import to_thread
 from fastapi import Request, Response
-from sqlalchemy import Delete, delete, func, literal, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    String,
+    bindparam,
+    delete,
+    func,
+    literal,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import ReturningInsert
 
-from app.accounts.credentials import Actor, credential_is_live
+from app.accounts.credentials import ANY_ACTOR, Actor, credential_is_live, values_of_actor
 from app.accounts.errors import Unauthenticated
 from app.core.admission import Admission
 from app.core.errors import Overloaded, ValidationFailed
@@ -31,8 +42,8 @@ from app.core.metrics import IDEMPOTENT_REPLAYS
 from app.core.responses import FieldError, FieldErrorCode
 from app.core.routing import READ_AT_ONCE_BYTES, Handler, StrictRoute
 from app.core.settings import Settings
-from app.db.errors import LOCK_NOT_AVAILABLE, sqlstate_of, violated_constraint
-from app.db.session import REQUEST_TRANSACTION, get_database, milliseconds
+from app.db.session import REQUEST_TRANSACTION, Transaction, get_database, milliseconds
+from app.db.statements import Statement
 from app.tasks.errors import IdempotencyInFlight, IdempotencyKeyReused
 from app.tasks.models import IDEMPOTENCY_KEY_MAX_LENGTH, IdempotencyKey
 
@@ -109,26 +120,29 @@ class IdempotentRoute(StrictRoute):
         turns: KeyTurns = request.app.state.key_turns
         database = get_database(request)
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+        values = {**values_of_actor(actor), "key": key, "fingerprint": own}
         async with (
             turns.wait_for(actor, key, deadline=deadline),
-            database.transaction() as session,
+            AsyncExitStack() as until_commit,
         ):
             async with turns.claiming():
+                transaction = await until_commit.enter_async_context(database.begin())
+                patience = deadline - asyncio.get_running_loop().time()
                 claimed = await _claim(
-                    session, actor, key, own, deadline=deadline, later=turns.lock_timeout
+                    transaction, values, patience=patience, later=turns.lock_timeout
                 )
             if not claimed:
                 # The claim that failed has locked the row, and so the commit of this transaction
                 # waits for a synchronous standby too: a first commit that was given up waiting
                 # for it shows its answer already, and is to be lost with the primary.
-                answer = await _first_answer(session, actor, key, own)
+                answer = await _first_answer(transaction, values)
                 if answer is None:
                     # For live credentials a row that was locked is there.
                     raise Unauthenticated
                 return answer
-            request.scope[REQUEST_TRANSACTION] = session
+            request.scope[REQUEST_TRANSACTION] = transaction
             response = await handle(request)
-            await _keep(session, actor, key, response)
+            await _keep(transaction, values, response)
         return response
 
 
@@ -211,88 +225,101 @@ class KeyTurns:
             self._claims.release()
 
 
-async def _claim(
-    session: AsyncSession, actor: Actor, key: str, own: bytes, *, deadline: float, later: str
-) -> bool:
-    """Make the key the transaction's own; False if it was used, or if the credential has ended.
-
-    Waits for another transaction that has the key until the deadline; then raises
-    `IdempotencyInFlight`. `later` is the transaction's limit for other locks.
-    """
-    timeout = milliseconds(deadline - asyncio.get_running_loop().time())
-    await session.execute(select(func.set_config("lock_timeout", timeout, True)))  # noqa: FBT003 - PostgreSQL's own
-    try:
-        claimed = await session.scalar(_insert_key(actor, key, own, later))
-    except DBAPIError as error:
-        if sqlstate_of(error) == LOCK_NOT_AVAILABLE:
-            raise IdempotencyInFlight from None
-        if violated_constraint(error) == "fk_idempotency_keys_owner_id":
-            # The account was closed after the statement had begun.
-            raise Unauthenticated from None
-        raise
-    return claimed is not None
+_USER_ID = type_coerce(ANY_ACTOR.user_id, IdempotencyKey.owner_id.type)
+_GIVEN = {
+    name: bindparam(name, type_=IdempotencyKey.__table__.c[name].type)
+    for name in ("key", "fingerprint", "status", "headers", "body")
+}
+_IS_OF_KEY = (IdempotencyKey.owner_id == _USER_ID) & (IdempotencyKey.key == _GIVEN["key"])
 
 
-def _insert_key(actor: Actor, key: str, own: bytes, later: str) -> ReturningInsert[Any]:
+def _lock_timeout(name: str) -> ColumnElement[str]:
+    """Sets the transaction's, as soon as it is evaluated, to the parameter of this name."""
+    return func.set_config("lock_timeout", bindparam(name, type_=String()), True)  # noqa: FBT003 - PostgreSQL's own
+
+
+def _claim_key() -> ReturningInsert[Any]:
     """Insert the key, or take over one that has expired; returns a row if that was done."""
-    columns = {
-        "owner_id": literal(actor.user_id, IdempotencyKey.owner_id.type),
-        "key": literal(key, IdempotencyKey.key.type),
-        "fingerprint": literal(own, IdempotencyKey.fingerprint.type),
+    columns: dict[str, ColumnElement[Any]] = {
+        "owner_id": _USER_ID,
+        "key": _GIVEN["key"],
+        "fingerprint": _GIVEN["fingerprint"],
         # The answer comes before the commit: nobody ever sees these.
         "status": literal(0, IdempotencyKey.status.type),
         "headers": literal({}, IdempotencyKey.headers.type),
         "body": literal(b"", IdempotencyKey.body.type),
     }
-    source = select(*columns.values()).where(credential_is_live(actor))
+    # Before the row is there to be inserted, and has to wait for another's.
+    waits = _lock_timeout("patience").is_not(None)
+    source = select(*columns.values()).where(credential_is_live(ANY_ACTOR), waits)
     statement = insert(IdempotencyKey).from_select(list(columns), source)
     return statement.on_conflict_do_update(
         index_elements=[IdempotencyKey.owner_id, IdempotencyKey.key],
         set_={"fingerprint": statement.excluded.fingerprint, "created_at": func.now()},
         where=IdempotencyKey.created_at < func.now() - LIFETIME,
-    ).returning(
         # The write that follows may wait as long as any other.
-        func.set_config("lock_timeout", later, True)  # noqa: FBT003 - PostgreSQL's own
+    ).returning(_lock_timeout("later"))
+
+
+_CLAIM_KEY = Statement(_claim_key())
+_READ_ANSWER = Statement(
+    select(
+        IdempotencyKey.fingerprint,
+        IdempotencyKey.status,
+        IdempotencyKey.headers,
+        IdempotencyKey.body,
+    ).where(
+        _IS_OF_KEY,
+        IdempotencyKey.created_at >= func.now() - LIFETIME,
+        credential_is_live(ANY_ACTOR),
     )
+)
+_KEEP_ANSWER = Statement(
+    update(IdempotencyKey)
+    .where(_IS_OF_KEY)
+    .values({name: _GIVEN[name] for name in ("status", "headers", "body")})
+)
 
 
-async def _first_answer(
-    session: AsyncSession, actor: Actor, key: str, own: bytes
-) -> Response | None:
+async def _claim(
+    transaction: Transaction, values: dict[str, Any], *, patience: float, later: str
+) -> bool:
+    """Make the key the transaction's own; False if it was used, or if the credential has ended.
+
+    Waits for another transaction that has the key, for `patience` seconds; then raises
+    `IdempotencyInFlight`. `later` is the transaction's limit for other locks.
+    """
+    timeouts = {"patience": milliseconds(patience), "later": later}
+    try:
+        return bool(await transaction.fetch(_CLAIM_KEY, values | timeouts))
+    except asyncpg.LockNotAvailableError:
+        raise IdempotencyInFlight from None
+    except asyncpg.ForeignKeyViolationError:
+        # The account was closed after the statement had begun.
+        raise Unauthenticated from None
+
+
+async def _first_answer(transaction: Transaction, values: dict[str, Any]) -> Response | None:
     """What the first request with the key was answered; None if there is no answer to be had.
 
     Raises `IdempotencyKeyReused` if that was another request.
     """
-    statement = select(IdempotencyKey).where(
-        IdempotencyKey.owner_id == actor.user_id,
-        IdempotencyKey.key == key,
-        IdempotencyKey.created_at >= func.now() - LIFETIME,
-        credential_is_live(actor),
-    )
-    first = (await session.scalars(statement)).one_or_none()
-    if first is None:
+    rows = await transaction.fetch(_READ_ANSWER, values)
+    if not rows:
         return None
-    if first.fingerprint != own:
+    first = rows[0]
+    if first["fingerprint"] != values["fingerprint"]:
         raise IdempotencyKeyReused
     IDEMPOTENT_REPLAYS.inc()
-    headers = {**first.headers, "Idempotent-Replayed": "true"}
-    return Response(first.body, status_code=first.status, headers=headers)
+    headers = {**first["headers"], "Idempotent-Replayed": "true"}
+    return Response(first["body"], status_code=first["status"], headers=headers)
 
 
-async def _keep(session: AsyncSession, actor: Actor, key: str, response: Response) -> None:
+async def _keep(transaction: Transaction, values: dict[str, Any], response: Response) -> None:
     """Store an answer with the key that the transaction has claimed."""
-    statement = update(IdempotencyKey).where(
-        IdempotencyKey.owner_id == actor.user_id, IdempotencyKey.key == key
-    )
-    await session.execute(
-        statement.values(
-            status=response.status_code,
-            headers={
-                name: response.headers[name] for name in KEPT_HEADERS if name in response.headers
-            },
-            body=bytes(response.body),
-        ).execution_options(synchronize_session=False)
-    )
+    kept = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+    answer = {"status": response.status_code, "headers": kept, "body": bytes(response.body)}
+    await transaction.fetch(_KEEP_ANSWER, values | answer)
 
 
 def delete_expired_keys(at_once: int) -> Delete:

@@ -41,7 +41,9 @@ router = APIRouter(prefix=f"{API}/tasks", tags=["tasks"], route_class=BatchRoute
     },
     openapi_extra=DOCUMENTED_HEADER,
 )
-async def run_batch(batch: TaskBatch, actor: CurrentUser, session: TransactionDep) -> BatchResponse:
+async def run_batch(
+    batch: TaskBatch, actor: CurrentUser, transaction: TransactionDep
+) -> BatchResponse:
     """Create, change and delete up to 1,000 tasks, in order, each operation seeing those before it.
 
     An atomic batch (the default) is validated as a whole first, and a 400 names every invalid
@@ -54,5 +56,5 @@ async def run_batch(batch: TaskBatch, actor: CurrentUser, session: TransactionDe
     With `version` an update or a delete is done only if the task has that version. The body may
     have 8 MiB, and the descriptions and metadata of the answered tasks as many characters together.
     """
-    results = await service.run_batch(session, actor, batch)
+    results = await service.run_batch(transaction, actor, batch)
     return BatchResponse(message="Batch done", data=BatchResults(results=results))

@@ -1,20 +1,21 @@
 """Running a batch: everything in a handful of statements, however many operations there are."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, TypeVar
 
+import asyncpg
 from anyio import to_thread
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.credentials import Actor, ensure_credential_is_live
+from app.accounts.credentials import Actor, ensure_credential_is_live, values_of_actor
 from app.accounts.errors import Unauthenticated
 from app.core.bounds import MAXIMUM_ERRORS_SHOWN
 from app.core.errors import APIError, Overloaded, ValidationFailed
 from app.core.responses import FieldError, FieldErrorCode
-from app.db.errors import DEADLOCK, sqlstate_of, violated_constraint
-from app.db.session import Session
+from app.db.errors import violated_constraint
+from app.db.session import Session, Transaction
+from app.db.statements import Statement
 from app.tasks.batch import queries
 from app.tasks.batch.schemas import (
     CreateOperation,
@@ -25,7 +26,7 @@ from app.tasks.batch.schemas import (
     UpdateOperation,
     parse_operation,
 )
-from app.tasks.batch.workspace import Change, Workspace
+from app.tasks.batch.workspace import Change, Row, Workspace
 from app.tasks.errors import AnswerTooLarge, TaskNotFound, VersionConflict
 from app.tasks.models import UNIQUE_EXTERNAL_ID
 from app.tasks.schemas import TaskRead
@@ -41,8 +42,10 @@ Faults = list[FieldError]
 T = TypeVar("T")
 
 
-async def run_batch(session: AsyncSession, actor: Actor, batch: TaskBatch) -> list[OperationResult]:
-    """Run the operations in order and return what became of each. Must run in a transaction.
+async def run_batch(
+    transaction: AbstractAsyncContextManager[Transaction], actor: Actor, batch: TaskBatch
+) -> list[OperationResult]:
+    """Run the operations in order, in one transaction, and return what became of each.
 
     If the batch is atomic, raises `ValidationFailed` that names every invalid operation, else the
     error of the first that failed: `TaskNotFound`, `VersionConflict`, `ExternalIdTaken` or
@@ -53,16 +56,19 @@ async def run_batch(session: AsyncSession, actor: Actor, batch: TaskBatch) -> li
     operations = await to_thread.run_sync(_parsed, batch.operations)
     if batch.atomic and (faults := [one for one in operations if isinstance(one, list)]):
         raise ValidationFailed(errors=_shown(faults))
-    for _ in range(ATTEMPTS):
-        try:
-            async with session.begin_nested():
-                return await _attempt(session, actor, operations, atomic=batch.atomic)
-        except DBAPIError as error:
-            # Another writer took an external_id under us. It is there to be seen by now: the next
-            # attempt finds out which operation that concerns.
-            if violated_constraint(error) != UNIQUE_EXTERNAL_ID and sqlstate_of(error) != DEADLOCK:
-                raise
-    raise Overloaded
+    async with transaction as session:
+        for _ in range(ATTEMPTS):
+            try:
+                async with session.savepoint():
+                    return await _attempt(session, actor, operations, atomic=batch.atomic)
+            except asyncpg.DeadlockDetectedError:
+                continue
+            except asyncpg.UniqueViolationError as error:
+                # Another writer took an external_id under us. It is there to be seen by now: the
+                # next attempt finds out which operation that concerns.
+                if violated_constraint(error) != UNIQUE_EXTERNAL_ID:
+                    raise
+        raise Overloaded
 
 
 def _parsed(sent: Sequence[object]) -> list[Operation | Faults]:
@@ -80,14 +86,14 @@ def _shown(faults: list[Faults]) -> Faults:
 
 
 async def _attempt(
-    session: AsyncSession, actor: Actor, operations: Sequence[Operation | Faults], *, atomic: bool
+    session: Session, actor: Actor, operations: Sequence[Operation | Faults], *, atomic: bool
 ) -> list[OperationResult]:
     workspace = await _lock(
         session, actor, [one for one in operations if not isinstance(one, list)]
     )
     outcome = await to_thread.run_sync(partial(_run, workspace, operations, atomic=atomic))
     if isinstance(outcome, APIError):
-        await ensure_credential_is_live(Session(session), actor)
+        await ensure_credential_is_live(session, actor)
         raise outcome
     await _write(session, actor, workspace)
     return outcome
@@ -122,7 +128,7 @@ def _run(
     return results
 
 
-async def _lock(session: AsyncSession, actor: Actor, operations: Sequence[Operation]) -> Workspace:
+async def _lock(session: Session, actor: Actor, operations: Sequence[Operation]) -> Workspace:
     """Lock the tasks that the operations name, by id or by external_id.
 
     Raises `Unauthenticated` if the account was closed.
@@ -141,39 +147,49 @@ async def _lock(session: AsyncSession, actor: Actor, operations: Sequence[Operat
                 given = operation.changes.external_id
         if isinstance(given, str):
             external_ids.add(given)
-    allotted = (await session.execute(queries.allot_ids(actor, creates))).all()
+    of_actor = values_of_actor(actor)
+    allotted = await session.fetch(queries.ALLOT_IDS, {**of_actor, "creates": creates})
     if not allotted:
         raise Unauthenticated
-    rows = []
+    rows: list[Row] = []
     if ids or external_ids:
-        statement = queries.lock_tasks(actor, sorted(ids), sorted(external_ids))
-        rows = [dict(row) for row in (await session.execute(statement)).mappings()]
-    new_ids = sorted(row.id for row in allotted if row.id is not None)
-    return Workspace(actor.user_id, rows, new_ids=new_ids, now=allotted[0].now)
+        named = {"ids": sorted(ids), "external_ids": sorted(external_ids)}
+        rows = [dict(row) for row in await session.fetch(queries.LOCK_TASKS, of_actor | named)]
+    new_ids = sorted(row["id"] for row in allotted if row["id"] is not None)
+    return Workspace(actor.user_id, rows, new_ids=new_ids, now=allotted[0]["now"])
 
 
-async def _write(session: AsyncSession, actor: Actor, workspace: Workspace) -> None:
+async def _write(session: Session, actor: Actor, workspace: Workspace) -> None:
     """Bring the database to where the workspace is. Raises `Unauthenticated`."""
-    texts, others = _parted(workspace.changed)
+    of_actor = values_of_actor(actor)
+    is_guarded = False
+    for statement, values, tasks in _steps(workspace):
+        if len(await session.fetch(statement, of_actor | values)) != tasks:
+            raise Unauthenticated
+        is_guarded = True
+    if not is_guarded:
+        await ensure_credential_is_live(session, actor)
+
+
+def _steps(workspace: Workspace) -> Iterator[tuple[Statement, dict[str, Any], int]]:
+    """What is to be written, in order: statements with their values, and how many tasks each."""
     of_row = workspace.characters_of
 
     def of_change(change: Change) -> int:
         return of_row(change[1])
 
-    steps: list[tuple[Callable[..., Any], Sequence[Any]]] = [
-        (queries.delete_tasks, workspace.removed),
-        (queries.release_external_ids, workspace.handed_over),
-        *((queries.update_others, some) for some in _portions(others, of_change)),
-        *((queries.update_texts, some) for some in _portions(texts, of_change)),
-        *((queries.insert_tasks, some) for some in _portions(workspace.created, of_row)),
-    ]
-    needed = [(statement, tasks) for statement, tasks in steps if tasks]
-    for statement, tasks in needed:
-        written = await session.scalars(statement(actor, tasks))
-        if len(written.all()) != len(tasks):
-            raise Unauthenticated
-    if not needed:
-        await ensure_credential_is_live(Session(session), actor)
+    for statement, ids in (
+        (queries.DELETE_TASKS, workspace.removed),
+        (queries.RELEASE_EXTERNAL_IDS, workspace.handed_over),
+    ):
+        if ids:
+            yield statement, {"ids": ids}, len(ids)
+    texts, others = _parted(workspace.changed)
+    for statement, changes in ((queries.UPDATE_OTHERS, others), (queries.UPDATE_TEXTS, texts)):
+        for some in _portions(changes, of_change):
+            yield statement, {"rows": queries.differences_of(some)}, len(some)
+    for created in _portions(workspace.created, of_row):
+        yield queries.INSERT_TASKS, {"rows": queries.rows_of(created)}, len(created)
 
 
 def _parted(changed: Sequence[Change]) -> tuple[list[Change], list[Change]]:
@@ -196,7 +212,8 @@ def _portions(tasks: Sequence[T], characters_of: Callable[[T], int]) -> Iterator
         if characters >= CHARACTERS_AT_ONCE:
             yield portion
             portion, characters = [], 0
-    yield portion
+    if portion:
+        yield portion
 
 
 def _blame(error: APIError, index: int, operation: Operation, *, atomic: bool) -> None:
