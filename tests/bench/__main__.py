@@ -14,7 +14,7 @@ from typing import Any
 
 from app.db.programs import EmbeddedDatabaseError
 from tests.bench import machine, memory, scale
-from tests.bench.calls import CALLS, SHORT_NAMES, WRITING, requests_of
+from tests.bench.calls import CALLS, OURS, SHORT_NAMES, WRITING, requests_of
 from tests.bench.chart import chart
 from tests.bench.data import Person, seed, settle
 from tests.bench.database import benchmark_database
@@ -51,6 +51,10 @@ class Bench:
         self._url = database_url
         self._slices = 0
 
+    def sides_of(self, call: str) -> list[Side]:
+        """Those that have it."""
+        return [side for side in self.sides if side.name == "taskflow" or call not in OURS]
+
     def settle(self) -> None:
         asyncio.run(settle(self._url, self._people))
 
@@ -84,26 +88,27 @@ class Bench:
     def compare(self, calls: Sequence[str], rounds: int, seconds: int) -> dict[str, Any]:
         """Time the calls on all sides in turns, and then their latencies at half of the load."""
         slices: dict[str, dict[str, list[Slice]]] = {
-            call: {side.name: [] for side in self.sides} for call in calls
+            call: {side.name: [] for side in self.sides_of(call)} for call in calls
         }
         for call in calls:
-            for side in self.sides:
+            for side in self.sides_of(call):
                 self.saturate(side, call, WARM_UP_SECONDS)
         for number in range(rounds):
             say(f"Round {number + 1} of {rounds}")
-            # Each side goes first as often as the others.
-            first = number % len(self.sides)
             for call in calls:
-                for side in [*self.sides[first:], *self.sides[:first]]:
+                sides = self.sides_of(call)
+                # Each side goes first as often as the others.
+                first = number % len(sides)
+                for side in [*sides[first:], *sides[:first]]:
                     slices[call][side.name].append(self.saturate(side, call, seconds))
         say("Latencies at half of the load")
         figures = figures_of(slices, {})
         latencies: dict[str, dict[str, list[Paced]]] = {
-            call: {side.name: [] for side in self.sides} for call in calls
+            call: {side.name: [] for side in self.sides_of(call)} for call in calls
         }
         for _ in range(PACED_ROUNDS):
             for call in calls:
-                for side in self.sides:
+                for side in self.sides_of(call):
                     rate = figures[call][side.name]["per_second"] / 2
                     latencies[call][side.name].append(self.pace(side, call, rate))
         return figures_of(slices, latencies)

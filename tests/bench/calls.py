@@ -13,6 +13,7 @@ CALLS = {
     "list-uncounted": "a list of 20, with count=false",
     "read": "reading one",
     "create": "creating one",
+    "create-keyed": "creating one with an Idempotency-Key",
     "patch": "patching one",
     "mix": ", ".join(f"{weight} % {name}" for name, weight in _MIX.items()),
 }
@@ -21,10 +22,13 @@ SHORT_NAMES = {
     "list-uncounted": "list, count=false",
     "read": "read one",
     "create": "create",
+    "create-keyed": "create with a key",
     "patch": "patch",
     "mix": "mix",
 }
-WRITING = frozenset({"create", "patch", "mix"})
+WRITING = frozenset({"create", "create-keyed", "patch", "mix"})
+# What the other sides do not have.
+OURS = frozenset({"create-keyed"})
 _STATUSES = ("pending", "in_progress", "completed", "cancelled")
 _PATH = "/api/v1/tasks"
 
@@ -46,12 +50,16 @@ def changes(number: int) -> dict[str, Any]:
     return {"status": _STATUSES[number % 4], "metadata": {"revision": number}}
 
 
-def render(host: str, token: str, method: str, path: str, body: Any = None) -> bytes:
-    """A request as bytes, with a JSON body unless that is None."""
+def render(
+    host: str, token: str, method: str, path: str, body: Any = None, *, key: str | None = None
+) -> bytes:
+    """A request as bytes, with a JSON body and an `Idempotency-Key` unless those are None."""
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
         "Accept: application/json\r\n"
     )
+    if key is not None:
+        head += f"Idempotency-Key: {key}\r\n"
     content = b""
     if body is not None:
         content = json.dumps(body).encode()
@@ -62,7 +70,10 @@ def render(host: str, token: str, method: str, path: str, body: Any = None) -> b
 def requests_of(
     call: str, people: Sequence[Person], host: str, *, number: int, seed: int
 ) -> list[bytes]:
-    """`number` requests of a call by random people on their tasks; patches differ by `seed`."""
+    """`number` requests of a call by random people on their tasks.
+
+    Patches and keys differ by `seed`.
+    """
     chance = random.Random(seed)
     requests = []
     for index in range(number):
@@ -75,7 +86,9 @@ def requests_of(
             "list-uncounted": ("GET", f"{_PATH}?count=false", None),
             "read": ("GET", task, None),
             "create": ("POST", _PATH, new_task(unique)),
+            "create-keyed": ("POST", _PATH, new_task(unique)),
             "patch": ("PATCH", task, changes(unique)),
         }[kind]
-        requests.append(render(host, person.token, method, path, body))
+        key = f"order-{unique}" if kind == "create-keyed" else None
+        requests.append(render(host, person.token, method, path, body, key=key))
     return requests

@@ -121,7 +121,8 @@ async def settle(url: str, people: Sequence[Person]) -> None:
     try:
         last = max(person.task_ids[-1] for person in people)
         await connection.execute("DELETE FROM tasks WHERE id > $1", last)
-        await connection.execute("VACUUM (ANALYZE) tasks")
+        await connection.execute("DELETE FROM idempotency_keys")
+        await connection.execute("VACUUM (ANALYZE) tasks, idempotency_keys")
     finally:
         await connection.close()
 

@@ -50,6 +50,9 @@ def figures_of(rounds: Rounds, latencies: Latencies) -> Figures:
             if other in slices and "taskflow" in slices:
                 ratio = _ratio(slices["taskflow"], slices[other])
                 figures[call][f"against_{other}"] = round(ratio, 2)
+    if {"create", "create-keyed"} <= rounds.keys():
+        ratio = _ratio(rounds["create-keyed"]["taskflow"], rounds["create"]["taskflow"])
+        figures["create-keyed"]["against_create"] = round(ratio, 2)
     return figures
 
 
@@ -99,4 +102,6 @@ def table(figures: Figures) -> str:
             f"{cells[side]['processor_ms'] if side in cells else '-':>16}" for side in SIDES
         )
         lines.append(f"{SHORT_NAMES[call]:38}{told}")
+    if (share := figures.get("create-keyed", {}).get("against_create")) is not None:
+        lines += ["", f"A create with a key comes to {share:.0%} of one without."]
     return "\n".join(lines)

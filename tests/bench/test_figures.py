@@ -60,6 +60,17 @@ def test_no_two_patches_are_the_same_so_that_each_changes_something() -> None:
     assert len({body["metadata"]["revision"] for body in bodies}) == 1_000
 
 
+def test_no_key_comes_twice_so_that_each_creates_something() -> None:
+    requests = [
+        request
+        for seed in (1, 2)
+        for request in requests_of("create-keyed", PEOPLE, "127.0.0.1:1", number=500, seed=seed)
+    ]
+    heads = [request.partition(b"\r\n\r\n")[0].split(b"\r\n") for request in requests]
+    keys = [line for head in heads for line in head if line.startswith(b"Idempotency-Key: ")]
+    assert len(keys) == len(set(keys)) == 1_000
+
+
 def rounds(*rates: float) -> list[Slice]:
     return [Slice(per_second=rate, p50=1.0, p99=2.0, processor_ms=0.5) for rate in rates]
 
@@ -89,6 +100,14 @@ def test_the_table_says_which_goals_are_missed() -> None:
     assert "≥6x MISSED" in create
     assert "33% ≥50% MISSED" in create
     assert "tail 5.0x, goal ≤4x MISSED" in text
+
+
+def test_the_table_says_what_a_key_costs() -> None:
+    slices = {
+        "create": {"taskflow": rounds(300, 300, 300), "peer": rounds(100, 100, 100)},
+        "create-keyed": {"taskflow": rounds(150, 180, 240)},
+    }
+    assert "A create with a key comes to 60% of one without." in table(figures_of(slices, {}))
 
 
 def test_the_chart_is_an_image_whose_bars_are_as_long_as_the_rates() -> None:
