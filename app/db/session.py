@@ -173,7 +173,7 @@ class Database:
             async with connection.transaction(isolation="read_committed"):
                 yield Transaction(connection)
         finally:
-            if connection.is_in_transaction():
+            if not connection.is_closed() and connection.is_in_transaction():
                 # The rollback was cut short, and whoever is next would write into what is left.
                 connection.terminate()
             pool.take_back(connection)

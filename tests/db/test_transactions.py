@@ -8,6 +8,8 @@ import asyncpg
 import pytest
 from sqlalchemy import Integer, String, bindparam, cast, func, literal, select, text
 
+from app.core.errors import DatabaseUnavailable
+from app.db.errors import DATABASE_ERRORS, as_error
 from app.db.session import Database, Transaction
 from app.db.statements import Statement
 from tests.support import service_settings
@@ -19,6 +21,7 @@ LEAVE = Statement(
 LEFT = Statement(select(func.current_setting("taskflow.left", literal(value=True)).label("left")))
 ISOLATION = Statement(select(func.current_setting("transaction_isolation").label("isolation")))
 DIVIDE = Statement(select((literal(1) / cast(bindparam("by"), Integer)).label("quotient")))
+END = Statement(select(func.pg_terminate_backend(func.pg_backend_pid()).label("ended")))
 LONG_WORK = Statement(select(func.pg_sleep(10).label("time")))
 
 
@@ -83,6 +86,26 @@ async def test_a_transaction_whose_end_is_cut_short_leaves_nothing_to_whoever_is
     assert task.cancelled()
     assert not await left(database)
     assert database.pool_state().used == 0
+
+
+@pytest.mark.parametrize("by", ["the server", "us"])
+async def test_a_lost_connection_is_told_as_such_and_opened_anew(
+    database: Database, by: str
+) -> None:
+    async def fail() -> None:
+        async with database.begin() as transaction:
+            if by == "the server":
+                await transaction.fetch(END, {})
+            for server in database.servers.all:
+                database.pool.end_all_to(server)
+            await transaction.fetch(LEFT, {})
+
+    for _ in range(3):
+        with pytest.raises(DATABASE_ERRORS) as caught:
+            await fail()
+        assert isinstance(as_error(caught.value), DatabaseUnavailable)
+
+    assert not await left(database)
 
 
 async def test_transactions_read_what_is_committed_whatever_the_server_does_by_default(
