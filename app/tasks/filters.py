@@ -43,7 +43,7 @@ from app.tasks.models import (
     TaskPriority,
     TaskStatus,
 )
-from app.tasks.search import SEARCH_MAX_LENGTH, finds, parse_search
+from app.tasks.search import SEARCH_MAX_LENGTH, finds, parameters_of, parse_search
 
 # Names in the database that stand for no place: the server's own zone, and that of a new machine.
 NO_PLACES = {"Factory", "localtime"}
@@ -202,10 +202,7 @@ def _values_of(name: str, value: Any, filters: TaskFilters) -> tuple[Hashable, t
         case "status" | "priority":
             return None, tuple(dict.fromkeys(value))
         case "q":
-            search = parse_search(value)
-            prefix = () if search.prefix is None else (search.prefix,)
-            form = (len(search.required), len(search.excluded))
-            return form, (*search.required, *search.excluded, *prefix)
+            return parameters_of(parse_search(value))
         case "due_after":
             day = filters.day_of(value)
             bound = min(value, datetime.combine(day, time.max, UTC))
@@ -274,17 +271,6 @@ def is_overdue(values: Values) -> ColumnElement[bool]:
     return and_(_due_before(*values).is_(True), _one_of(Task.status, OPEN))
 
 
-def _finds(form: Any, values: Values, owner_id: OwnerId) -> ColumnElement[bool]:  # noqa: ANN401 - a pair of numbers
-    required, excluded = form
-    without = required + excluded
-    return finds(
-        required=values[:required],
-        excluded=values[required:without],
-        prefix=values[without] if without < len(values) else None,
-        owner_id=owner_id,
-    )
-
-
 def _one_of(column: InstrumentedAttribute[Any], values: Values) -> ColumnElement[bool]:
     return column.in_([type_coerce(value, column.type) for value in values])
 
@@ -295,7 +281,7 @@ CONDITIONS: dict[str, Callable[[Any, Values, OwnerId], ColumnElement[bool]]] = {
     "status": lambda _, values, __: _one_of(Task.status, values),
     "priority": lambda _, values, __: _one_of(Task.priority, values),
     "tag": lambda _, values, __: Task.tags.contains(cast(values[0], ARRAY(String(TAG_MAX_LENGTH)))),
-    "q": _finds,
+    "q": finds,
     "due_after": lambda _, values, __: _due_after(*values[1:]),
     "due_before": lambda _, values, __: _due_before(*values[1:]),
     "overdue": lambda form, values, _: is_overdue(values) if form else ~is_overdue(values),

@@ -7,20 +7,26 @@ ever taken for the syntax of a query.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain, islice
+from typing import Any
 
 from pydantic_core import PydanticCustomError
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Text,
+    all_,
     and_,
+    any_,
     case,
     cast,
     func,
     literal_column,
     null,
+    select,
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
@@ -28,6 +34,10 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from app.tasks.models import Task
 
 SEARCH_MAX_LENGTH = 500
+# As many words that must be there, and as many that must not, have a condition each; further ones
+# share one. Hundreds of conditions take long to compile, and for each number of them another
+# statement is kept.
+WORDS_APART = 10
 Term = str | ColumnElement[str]
 _TERM = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
 
@@ -80,29 +90,49 @@ def _phrase_prefix(term: Term) -> ColumnElement[str]:
     return cast(func.nullif(cast(_phrase(term), Text), "") + ":*", TSQUERY)
 
 
-def finds(
-    *,
-    required: Sequence[Term],
-    excluded: Sequence[Term],
-    prefix: Term | None,
-    owner_id: ColumnElement[int],
-) -> ColumnElement[bool]:
+def _phrases(terms: Any) -> ColumnElement[Any]:  # noqa: ANN401 - a list, or a parameter
+    term = func.unnest(type_coerce(terms, ARRAY(Text))).column_valued("term")
+    return func.array(select(_phrase(term)).scalar_subquery(), type_=ARRAY(TSQUERY))
+
+
+def _parts(search: Search) -> Iterator[Sequence[Any]]:
+    yield search.required[:WORDS_APART]
+    yield search.excluded[:WORDS_APART]
+    yield () if search.prefix is None else (search.prefix,)
+    for further in (search.required[WORDS_APART:], search.excluded[WORDS_APART:]):
+        yield (list(further),) if further else ()
+
+
+def parameters_of(search: Search) -> tuple[Hashable, tuple[Any, ...]]:
+    """What `finds` takes: how many values there are of each kind, and the values."""
+    parts = list(_parts(search))
+    return tuple(map(len, parts)), tuple(chain.from_iterable(parts))
+
+
+def finds(form: Any, values: Sequence[Any], owner_id: ColumnElement[int]) -> ColumnElement[bool]:  # noqa: ANN401 - of `parameters_of`
     """The tasks that a search finds, among those of an owner.
 
-    Each term is a condition of its own: one in which PostgreSQL sees no word finds nothing, where
-    in a query of all terms it would be left out.
+    Takes what `parameters_of` gave, or parameters in the place of the values. Each term is a
+    condition of its own: one in which PostgreSQL sees no word finds nothing, where in a query of
+    all terms it would be left out.
     """
+    left = iter(values)
+    required, excluded, prefix, further, further_excluded = (
+        list(islice(left, number)) for number in form
+    )
     words = [_phrase(term) for term in required]
     conditions = [_holds(query) for query in words]
-    if prefix is not None:
-        start = _phrase_prefix(prefix)
+    if prefix:
+        start = _phrase_prefix(prefix[0])
         others = reduce(lambda one, other: one.op("&&")(other), words) if words else null()
         is_common = func.is_common(start, owner_id, cast(others, TSQUERY))
         # The index is not used for what IS TRUE. See the migration that made `is_common`.
         conditions.append(case((is_common, _holds(start).is_(True)), else_=_holds(start)))
     without = [~_holds(_phrase(term)) for term in excluded]
+    without += [~_holds(any_(_phrases(terms))) for terms in further_excluded]
+    conditions += [_holds(all_(_phrases(terms))) for terms in further]
     return and_(*conditions, *without)
 
 
-def _holds(query: ColumnElement[str]) -> ColumnElement[bool]:
+def _holds(query: ColumnElement[Any]) -> ColumnElement[bool]:
     return Task.search.bool_op("@@")(query)

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from app.db.migrations import migrate
 from app.db.session import Database
 from app.main import create_app
-from app.tasks.search import Search, parse_search
+from app.tasks.search import Search, parameters_of, parse_search
 from tests.conftest import NewDatabase
 from tests.support import Account, assert_error, make_account, run_sql, served, service_settings
 
@@ -183,6 +183,8 @@ async def test_without_a_word_nothing_is_searched(alice: Account, q: str) -> Non
         "😀a" * 250,
         "界" * 500,
         "a " * 250,
+        " ".join(chr(ord("一") + n) for n in range(250)),
+        "b" + "".join(f" -{n:x}" for n in range(120)),
         '"a" ' * 125,
         "-a " * 166 + "b",
         "a-" * 250,
@@ -204,6 +206,22 @@ async def test_text_with_signs_in_it_is_found_by_its_words(alice: Account) -> No
 
     for q in ("o'neill", "100%", "e-mail", "mail_to", "a@b.example", "b.exam", "#7", "7/8", "(see"):
         assert len(await found(alice, q)) == 1, q
+
+
+async def test_of_many_words_each_must_be_there_or_none_of_them(alice: Account) -> None:
+    words = [f"word{n}" for n in range(60)]
+    await alice.create_task(title="All", description=" ".join(words))
+    await alice.create_task(title="All but the last", description=" ".join(words[:-1]))
+    await alice.create_task(title="None", tags=["other"])
+
+    assert await found(alice, " ".join(words)) == {"All"}
+    assert await found(alice, " ".join(words[::-1])) == {"All"}
+    assert await found(alice, " ".join(words[:-1])) == {"All", "All but the last"}
+    for n in (0, 30, 59):
+        without = [f"-no{n}" for n in range(59)]
+        without.insert(n, f"-{words[59]}")
+        assert await found(alice, "word1 " + " ".join(without)) == {"All but the last"}
+        assert await found(alice, "other " + " ".join(f"-{word}" for word in words)) == {"None"}
 
 
 def _worst_texts() -> dict[str, str]:
@@ -293,3 +311,12 @@ def test_what_is_typed_is_read_as_people_mean_it() -> None:
     assert parse_search("a--b --c d") == Search(("a--b",), ("-c",), "d")
     assert parse_search('a"b"c') == Search(("a", "b"), (), "c")
     assert parse_search("a a a") == Search(("a",), (), "a")
+
+
+def test_searches_for_many_words_share_a_statement() -> None:
+    def form(*, required: int, excluded: int) -> object:
+        words = [f"{n:x}" for n in range(required)] + [f"-{n:x}" for n in range(excluded)]
+        return parameters_of(parse_search(" ".join(words)))[0]
+
+    assert form(required=12, excluded=11) == form(required=60, excluded=50)
+    assert form(required=2, excluded=1) != form(required=3, excluded=1)
