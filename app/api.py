@@ -7,9 +7,9 @@ from starlette.routing import BaseRoute
 
 from app.accounts.router import api_keys, auth, users
 from app.tasks.batch.router import router as task_batch
-from app.tasks.export import router as task_export
 from app.tasks.router import repeatable as repeatable_tasks
 from app.tasks.router import router as tasks
+from app.tasks.transfer.router import router as task_transfer
 
 ROUTES: list[BaseRoute] = [
     *users.routes,
@@ -17,6 +17,6 @@ ROUTES: list[BaseRoute] = [
     *api_keys.routes,
     *repeatable_tasks.routes,
     *task_batch.routes,
-    *task_export.routes,
+    *task_transfer.routes,
     *tasks.routes,
 ]

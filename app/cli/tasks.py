@@ -18,12 +18,12 @@ from app.cli.common import fail, in_transaction, tell, user_called, with_databas
 from app.core.settings import Settings
 from app.db.errors import violated_constraint
 from app.db.session import Database
-from app.tasks.export import all_tasks_of, in_format, walk
-from app.tasks.formats import FORMATS, ExportFormat
-from app.tasks.imports import ImportRefusedError, ImportReport, import_tasks
 from app.tasks.models import Task
 from app.tasks.queries import count_of
-from app.tasks.reading import ImportFormat, Row, UnreadableFileError, read_rows
+from app.tasks.transfer.exporting import all_tasks_of, in_format, walk
+from app.tasks.transfer.formats import FORMATS, ExportFormat
+from app.tasks.transfer.importing import ImportRefusedError, ImportReport, import_tasks
+from app.tasks.transfer.reading import ImportFormat, Row, UnreadableFileError, read_rows
 
 STANDARD_STREAM = Path("-")
 # How many rows are read between two looks at the progress bar.

@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.tasks.imports import ROWS_AT_ONCE
+from app.tasks.transfer.importing import ROWS_AT_ONCE
 from tests.cli.support import AddUsers, Run
 from tests.support import (
     CLEAN_ENVIRONMENT,

@@ -14,8 +14,8 @@ from sqlalchemy.engine import make_url
 
 from app.db.session import Database
 from app.main import create_app
-from app.tasks.export import TASKS_AT_ONCE, all_tasks_of, in_format, walk
-from app.tasks.formats import FORMATS, ExportFormat
+from app.tasks.transfer.exporting import TASKS_AT_ONCE, all_tasks_of, in_format, walk
+from app.tasks.transfer.formats import FORMATS, ExportFormat
 from tests.conftest import NewAccount, NewDatabase
 from tests.support import Account, assert_error, make_account, run_sql, served, service_settings
 

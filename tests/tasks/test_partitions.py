@@ -9,9 +9,9 @@ import pytest
 from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
-from app.tasks.imports import import_tasks
 from app.tasks.purge import purge
-from app.tasks.reading import ImportFormat, read_rows
+from app.tasks.transfer.importing import import_tasks
+from app.tasks.transfer.reading import ImportFormat, read_rows
 from tests.authorization.rows import API, SECURED
 from tests.conftest import NewDatabase
 from tests.support import (

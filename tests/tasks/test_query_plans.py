@@ -13,11 +13,11 @@ from app.accounts.credentials import SCOPES, Actor, values_of_actor
 from app.db.session import Database
 from app.db.statements import Statement
 from app.tasks import queries
-from app.tasks.export import walk
 from app.tasks.filters import TaskFilters, given, values_by_parameter, without_values
 from app.tasks.ordering import ordering_of
 from app.tasks.queries import matching
 from app.tasks.schemas import TaskQuery
+from app.tasks.transfer.exporting import walk
 from tests.conftest import NewDatabase
 from tests.support import run_sql, service_settings
 

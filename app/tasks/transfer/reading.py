@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from app.core.errors import MAXIMUM_NAME_LENGTH, APIError
 from app.core.responses import FieldError
 from app.core.strict_json import read_json
-from app.tasks.formats import BYTE_ORDER_MARK, CSV_COLUMNS, restored
+from app.tasks.transfer.formats import BYTE_ORDER_MARK, CSV_COLUMNS, restored
 
 PIECE = 64 * 1024
 # The largest task is a tenth of that, with everything in it escaped.

@@ -20,12 +20,12 @@ from app.core.bounds import MAXIMUM_ERRORS_SHOWN, MAXIMUM_ID
 from app.core.errors import field_errors
 from app.core.responses import FieldError
 from app.core.schemas import InstantInput, field_refused
-from app.tasks import staging
 from app.tasks.fields import METADATA_TOO_LARGE
 from app.tasks.models import TaskStatus, title_key
-from app.tasks.reading import Row
 from app.tasks.schemas import TaskCreate
-from app.tasks.staging import staged
+from app.tasks.transfer import staging
+from app.tasks.transfer.reading import Row
+from app.tasks.transfer.staging import staged
 
 # What one statement writes: it takes about a second, and may take DATABASE_STATEMENT_TIMEOUT.
 ROWS_AT_ONCE = 1_000
