@@ -11,18 +11,22 @@ from typing import Annotated, BinaryIO, TypeVar
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cli.common import fail, in_transaction, tell, user_called, with_database
 from app.core.settings import Settings
-from app.db.errors import violated_constraint
 from app.db.session import Database
 from app.tasks.models import Task
 from app.tasks.queries import count_of
 from app.tasks.transfer.exporting import all_tasks_of, in_format, walk
 from app.tasks.transfer.formats import FORMATS, ExportFormat
-from app.tasks.transfer.importing import ImportRefusedError, ImportReport, import_tasks
+from app.tasks.transfer.importing import (
+    AccountClosedError,
+    ImportRefusedError,
+    ImportReport,
+    OvertakenError,
+    import_tasks,
+)
 from app.tasks.transfer.reading import ImportFormat, Row, UnreadableFileError, read_rows
 
 STANDARD_STREAM = Path("-")
@@ -189,10 +193,10 @@ def import_file(
     except ImportRefusedError as error:
         _tell_faults(error.report)
         fail("nothing was imported.")
-    except IntegrityError as error:
-        if violated_constraint(error) != "fk_tasks_owner_id":
-            raise
+    except AccountClosedError:
         fail("the account was closed meanwhile. Nothing was imported.")
+    except OvertakenError:
+        fail("others write the same tasks, time and again; try later. Nothing was imported.")
     _tell_faults(report)
     _tell_success(report)
     if report.refused:

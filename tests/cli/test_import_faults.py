@@ -1,13 +1,9 @@
 """taskflow tasks import: what is wrong, where, and that nothing of it is left behind."""
 
 import asyncio
-import contextlib
 import json
 import signal
 import subprocess
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,7 @@ import asyncpg
 import pytest
 
 from app.tasks.transfer.importing import ROWS_AT_ONCE
-from tests.cli.support import AddUsers, Run
+from tests.cli.support import DEADLINE_SECONDS, AddUsers, Run, wait_for_a_waiter
 from tests.support import (
     CLEAN_ENVIRONMENT,
     SECRET_KEY,
@@ -24,8 +20,6 @@ from tests.support import (
     as_environment,
     run_sql,
 )
-
-DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
@@ -183,38 +177,6 @@ def test_with_keep_going_the_valid_rows_are_imported_and_the_others_told(
     assert [task["title"] for task in tasks] == ["One", "Three"]
 
 
-async def wait_for_a_waiter(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Until another transaction waits for the one that the connection is in."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not await connection.fetchval(
-            "SELECT count(*) FROM pg_sleep(0.02), pg_locks"
-            " WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
-        ):
-            pass
-
-
-@contextlib.contextmanager
-def until_waited_for(database_url: str, blocking: str) -> Iterator[None]:
-    """A transaction that has done its work, and commits once another one waits for it."""
-    has_begun = threading.Event()
-
-    async def block() -> None:
-        connection = await asyncpg.connect(database_url)
-        try:
-            async with connection.transaction():
-                await connection.execute(blocking)
-                has_begun.set()
-                await wait_for_a_waiter(connection)
-        finally:
-            await connection.close()
-
-    with ThreadPoolExecutor(1) as elsewhere:
-        done = elsewhere.submit(lambda: asyncio.run(block()))
-        assert has_begun.wait(DEADLINE_SECONDS)
-        yield
-        done.result()
-
-
 ROW = (
     "INSERT INTO tasks (owner_id, title, title_key, description, status, priority, external_id)"
     " VALUES (1, 'Old', 'old', '', 'pending', 'low', 'a')"
@@ -253,28 +215,3 @@ async def test_an_import_that_is_told_to_stop_leaves_nothing_behind(
 
     assert (process.returncode, output) == (128 + signal.SIGTERM, b"")
     assert titles == ["Old"]
-
-
-def test_an_account_that_is_closed_meanwhile_is_told_in_words(
-    run: Run, add_users: AddUsers, database_url: str
-) -> None:
-    add_users("ada")
-    with until_waited_for(database_url, "DELETE FROM users"):
-        done = run("tasks", "import", "--user", "ada", "-", "--format", "csv", text="title\nOne\n")
-
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "the account was closed meanwhile. Nothing was imported." in done.stderr
-
-
-def test_a_task_that_another_makes_meanwhile_is_replaced(
-    run: Run, add_users: AddUsers, database_url: str
-) -> None:
-    add_users("ada")
-    text = "title,external_id\nOne,\nNew,a\n"
-    with until_waited_for(database_url, ROW):
-        done = run("tasks", "import", "--user", "ada", "-", "--format", "csv", text=text)
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(
-        "Tasks imported: 2, of which 1 created, 1 replaced, 0 unchanged.\n"
-    )

@@ -1,11 +1,12 @@
 """Tasks from a file, in one transaction: all of them, or none.
 
 Rows are checked one by one and copied into a temporary table. Only when the file has been read to
-its end are the tasks themselves written, so that no lock is held while a file arrives slowly.
+its end are the tasks themselves written, so that no lock is held while a file arrives slowly. Then
+locks are taken in the order of batches: the account, the tasks by their ids, and new names last.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Insert, Update, delete, func, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.schema import CreateTable
 
@@ -20,6 +22,7 @@ from app.core.bounds import MAXIMUM_ERRORS_SHOWN, MAXIMUM_ID
 from app.core.errors import field_errors
 from app.core.responses import FieldError
 from app.core.schemas import InstantInput, field_refused
+from app.db.errors import DEADLOCK, sqlstate_of
 from app.tasks.fields import METADATA_TOO_LARGE
 from app.tasks.models import TaskStatus, title_key
 from app.tasks.schemas import TaskCreate
@@ -30,6 +33,7 @@ from app.tasks.transfer.staging import staged
 # What one statement writes: it takes about a second, and may take DATABASE_STATEMENT_TIMEOUT.
 ROWS_AT_ONCE = 1_000
 CHARACTERS_AT_ONCE = 1024 * 1024
+ATTEMPTS = 5
 # Instants that a task's history can have: spreadsheets make 1900 of nothing, and clocks differ.
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 CLOCKS_DIFFER_BY = timedelta(days=1)
@@ -106,6 +110,14 @@ class ImportRefusedError(Exception):
     def __init__(self, report: ImportReport) -> None:
         super().__init__(f"{report.refused} rows are not valid")
         self.report = report
+
+
+class AccountClosedError(Exception):
+    """Nothing is imported: the owner's account is gone."""
+
+
+class OvertakenError(Exception):
+    """Nothing is imported: others took the same external_ids, time and again."""
 
 
 def _isoformat(moment: Any) -> str | None:  # noqa: ANN401 - a date or an instant
@@ -212,10 +224,72 @@ async def _refuse_repeated(session: AsyncSession, report: ImportReport) -> None:
         await session.execute(staging.delete_repeated())
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What has been copied: how many rows, how many with an external_id, and their numbers."""
+
+    ranges: Sequence[tuple[int, int]]
+    total: int
+    named: int
+
+    @property
+    def last(self) -> int:
+        return self.ranges[-1][1]
+
+
 async def _rows_of(session: AsyncSession, statement: Insert | Update) -> int:
     """How many rows a statement writes."""
     connection = await session.connection()
     return (await connection.execute(statement)).rowcount
+
+
+async def _lock_replaced(session: AsyncSession, owner_id: int) -> int:
+    """Lock the tasks that rows replace; returns how many there are."""
+    statement = staging.lock_replaced(owner_id)
+    # Some at a time, each with the time of a statement: there may be many to wait for.
+    locked = await session.stream(statement.execution_options(yield_per=ROWS_AT_ONCE))
+    return sum([len(some) async for some in locked.partitions()])
+
+
+async def _write(
+    session: AsyncSession, owner_id: int, rows: _Rows, advance: Callable[[float], None]
+) -> tuple[int, int]:
+    """Write the tasks of the rows; returns how many are created, and how many replaced.
+
+    Raises `AccountClosedError`, and `OvertakenError` if another attempt may succeed.
+    """
+    if await session.scalar(staging.keep_account(owner_id)) is None:
+        raise AccountClosedError
+    locked = await _lock_replaced(session, owner_id)
+    created = replaced = 0
+    for first, last in rows.ranges:
+        created += await _rows_of(session, staging.create(owner_id, first, last))
+        advance(last / rows.last / 2)
+    # Others may have made tasks since we looked for the names, and may take them away again.
+    if created + locked < rows.total and await _lock_replaced(session, owner_id) < rows.named:
+        raise OvertakenError
+    if created < rows.total:
+        for first, last in rows.ranges:
+            replaced += await _rows_of(session, staging.replace(owner_id, first, last))
+            advance((rows.last + last) / rows.last / 2)
+    return created, replaced
+
+
+async def _write_in_turn(
+    session: AsyncSession, owner_id: int, rows: _Rows, advance: Callable[[float], None]
+) -> tuple[int, int]:
+    """`_write`, again when it has met others that take the same names in another order."""
+    for _ in range(ATTEMPTS):
+        try:
+            async with session.begin_nested():
+                return await _write(session, owner_id, rows, advance)
+        except OvertakenError:
+            # What came between is there to be seen by now, or gone.
+            pass
+        except DBAPIError as error:
+            if sqlstate_of(error) != DEADLOCK:
+                raise
+    raise OvertakenError
 
 
 async def import_tasks(
@@ -230,10 +304,10 @@ async def import_tasks(
 
     Runs in the session's transaction, which the caller commits. A replacement is that of a PUT:
     id and `created_at` stay, and equal content keeps the version. `advance` is told which part of
-    the checked rows, from 0 to 1, is written.
+    the checked rows, from 0 to 1, is written; it goes back when others were in the way.
 
-    Raises `ImportRefusedError` if a row has a fault, unless `keep_going` leaves such rows out, and
-    what `rows` raises.
+    Raises `ImportRefusedError` if a row has a fault, unless `keep_going` leaves such rows out,
+    `AccountClosedError`, `OvertakenError`, and what `rows` raises.
     """
     # The file may come slowly, from a pipe for example.
     await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
@@ -248,12 +322,9 @@ async def import_tasks(
     # meanwhile, a plan of the beginning does not do to the end.
     await session.execute(text(f"ANALYZE {staged.name}"))
     await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
-    for first, last in ranges:
-        created = await _rows_of(session, staging.create(owner_id, first, last))
-        if created < last - first + 1:
-            report.replaced += await _rows_of(session, staging.replace(owner_id, first, last))
-        report.created += created
-        advance(last / ranges[-1][1])
+    report.created, report.replaced = await _write_in_turn(
+        session, owner_id, _Rows(ranges, total, named), advance
+    )
     report.unnamed = total - named
     report.unchanged = total - report.created - report.replaced
     return report

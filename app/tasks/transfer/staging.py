@@ -22,13 +22,16 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import Insert as InsertOrUpdate
 from sqlalchemy.dialects.postgresql import insert as insert_or_update
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.selectable import LateralFromClause
 
+from app.accounts.models import User
 from app.tasks.models import METADATA_MAX_BYTES, Task, TaskStatus
 from app.tasks.queries import columns, moment_of_change
 from app.tasks.schemas import TaskReplace
@@ -141,12 +144,19 @@ def create(owner_id: int, first: int, last: int) -> InsertOrUpdate:
     )
 
 
-def replace(owner_id: int, first: int, last: int) -> Update:
-    """Give live tasks what the rows of their external_id say; equal content keeps the version."""
+def keep_account(owner_id: int) -> Select[int]:
+    """The owner's id, if the account is still there; it can't be closed until the import ends."""
+    return select(User.id).where(User.id == owner_id).with_for_update(read=True, key_share=True)
+
+
+def _live_task_of_row(owner_id: int) -> LateralFromClause:
+    """The id of the live task that has a row's external_id: a look into the index for each row.
+
+    Without the limit, and without statistics of a table that has just been filled, PostgreSQL reads
+    all of the owner's tasks for each row.
+    """
     same = aliased(Task)
-    # A look into the index for each row. Without the limit, and without statistics of a table that
-    # has just been filled, PostgreSQL reads all of the owner's tasks for each row.
-    found = (
+    return (
         select(same.id)
         .where(
             same.owner_id == owner_id,
@@ -156,6 +166,39 @@ def replace(owner_id: int, first: int, last: int) -> Update:
         .limit(1)
         .lateral()
     )
+
+
+def lock_replaced(owner_id: int) -> Select[int]:
+    """The ids of all tasks that rows replace, locked one by one in their order, as by batches.
+
+    PostgreSQL takes neither of the two subqueries apart, since one is in order and the other locks.
+    From a plain join it makes, of tables that have just grown, a comparison of all with all.
+    """
+    found = _live_task_of_row(owner_id)
+    in_order = (
+        select(found.c.id, s.external_id)
+        .join_from(staged, found, true())
+        .order_by(found.c.id)
+        .subquery()
+    )
+    locked = (
+        select(Task.id)
+        .where(
+            Task.id == in_order.c.id,
+            Task.owner_id == owner_id,
+            # Again, for the row as it is when its lock is won; in words that fit no index.
+            Task.external_id.is_not_distinct_from(in_order.c.external_id),
+            ~func.coalesce(Task.deleted_at.is_not(None)),
+        )
+        .with_for_update()
+        .lateral()
+    )
+    return select(locked.c.id).join_from(in_order, locked, true())
+
+
+def replace(owner_id: int, first: int, last: int) -> Update:
+    """Give the locked tasks what their rows say; equal content keeps the version."""
+    found = _live_task_of_row(owner_id)
     values: dict[Any, ColumnElement[Any]] = {columns[n]: _as_column(n) for n in _REPLACED}
     moment = moment_of_change()
     completed_at = func.coalesce(_as_column("completed_at"), Task.completed_at, moment)
@@ -175,9 +218,6 @@ def replace(owner_id: int, first: int, last: int) -> Update:
             _between(first, last),
             Task.owner_id == owner_id,
             Task.id == found.c.id,
-            # Again, for the row as it is when its lock is won; in words that fit no index.
-            Task.external_id.is_not_distinct_from(s.external_id),
-            ~func.coalesce(Task.deleted_at.is_not(None)),
             or_(
                 *(column.is_distinct_from(value) for column, value in values.items()),
                 another_completed_at,
