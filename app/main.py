@@ -17,15 +17,11 @@ from app import __version__
 from app.accounts.credentials import ActorCache
 from app.accounts.errors import OAuthError, render_oauth_error
 from app.api import ROUTES
-from app.core.admission import STATE_KEY as ADMISSION
-from app.core.admission import Admission
-from app.core.client_buffers import STATE_KEY as CLIENT_BUFFERS
-from app.core.client_buffers import ClientBuffers
 from app.core.dispatch import DispatchMiddleware
 from app.core.docs import install_docs
 from app.core.errors import MethodNotAllowed, error_response, install_error_handlers
 from app.core.lifecycle import STATE_KEY as LIFECYCLE
-from app.core.lifecycle import Lifecycle, signals_heeded
+from app.core.lifecycle import Lifecycle
 from app.core.logging import configure_logging
 from app.core.metrics import Metrics
 from app.core.middleware import (
@@ -45,6 +41,11 @@ from app.db.errors import report
 from app.db.session import Database
 from app.health.router import router as health
 from app.observability.router import router as observability
+from app.server.admission import STATE_KEY as ADMISSION
+from app.server.admission import Admission
+from app.server.client_buffers import STATE_KEY as CLIENT_BUFFERS
+from app.server.client_buffers import ClientBuffers
+from app.server.signals import signals_heeded
 from app.tasks.idempotency import KeyTurns
 from app.tasks.purge import regular_purge
 

@@ -28,11 +28,11 @@ from sqlalchemy import event, func, insert, text
 
 from app.accounts.credentials import KEY_PREFIX, LOGIN_PREFIX, SCOPES
 from app.accounts.models import Credential, CredentialKind, User, email_key
-from app.cli import SERVER_OPTIONS
 from app.core.security import new_token, token_digest
 from app.core.settings import Settings
 from app.db.session import Database, Rows, Transaction
 from app.db.statements import Statement
+from app.server.run import SERVER_OPTIONS
 
 SECRET_KEY = "a key that only tests use, long enough for anything"
 READY_WITHIN_SECONDS = 60

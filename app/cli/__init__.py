@@ -9,10 +9,9 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-import uvicorn
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import Progress
@@ -34,10 +33,8 @@ from app.cli.common import (
     user_called,
     with_database,
 )
-from app.cli.server import run_server
 from app.cli.tasks import tasks
 from app.core.errors import APIError, field_errors
-from app.core.http_protocol import HTTPProtocol
 from app.core.logging import configure_logging
 from app.core.metrics import common_folder
 from app.core.security import PasswordHasher
@@ -45,30 +42,10 @@ from app.core.settings import Environment, InvalidSettings, Settings, load_setti
 from app.core.tracing import traces_exporter
 from app.db.programs import EmbeddedDatabaseError
 from app.main import create_app
+from app.server.run import run_server
 from app.tasks import demo
 from app.tasks.purge import purge as purge_database
 
-# Requests that are under way have this long. What Docker and others wait before SIGKILL must be
-# longer than this and SHUTDOWN_DELAY together.
-GRACEFUL_SHUTDOWN_SECONDS = 8
-# Uvicorn replaces a worker that says nothing for this long; on a busy machine five seconds, its
-# default, are not enough to start, and it would replace workers without end.
-WORKER_START_SECONDS = 60
-SERVER_OPTIONS: dict[str, Any] = {
-    "http": HTTPProtocol,
-    "ws": "none",
-    "log_config": None,
-    "access_log": False,
-    "server_header": False,
-    "proxy_headers": False,
-    # Longer than clients and load balancers keep an idle connection, which is a minute at most as a
-    # rule: whoever closes first may meet a request that is on its way.
-    "timeout_keep_alive": 75,
-    "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_SECONDS,
-    "timeout_worker_healthcheck": WORKER_START_SECONDS,
-    # Connections that come faster than they are taken wait; the kernel cuts this to its somaxconn.
-    "backlog": 4096,
-}
 DEMO_USERNAME = "demo"
 DEMO_EMAIL = "demo@example.com"
 DEMO_PASSWORD = "demo-password"  # noqa: S105 - it is printed, and refused in production
@@ -131,14 +108,13 @@ def serve() -> None:
         # Workers are processes of their own, and read their settings from the environment.
         os.environ["DATABASE_URL"] = settings.required_database_url
         os.environ["SECRET_KEY"] = settings.secret_key.get_secret_value()
-        config = uvicorn.Config(
+        run_server(
             "app.main:app",
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
-            **SERVER_OPTIONS,
+            shutdown_delay=settings.shutdown_delay,
         )
-        run_server(config, shutdown_delay=settings.shutdown_delay)
 
 
 def _open_as_many_files_as_allowed() -> None:

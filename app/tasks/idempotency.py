@@ -36,7 +36,6 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from app.accounts.credentials import ANY_ACTOR, Actor, credential_is_live, values_of_actor
 from app.accounts.errors import Unauthenticated
-from app.core.admission import Admission
 from app.core.errors import Overloaded, ValidationFailed
 from app.core.metrics import IDEMPOTENT_REPLAYS
 from app.core.responses import FieldError, FieldErrorCode
@@ -44,6 +43,7 @@ from app.core.routing import READ_AT_ONCE_BYTES, Handler, StrictRoute
 from app.core.settings import Settings
 from app.db.session import REQUEST_TRANSACTION, Transaction, get_database, milliseconds
 from app.db.statements import Statement
+from app.server.admission import Admission
 from app.tasks.errors import IdempotencyInFlight, IdempotencyKeyReused
 from app.tasks.models import IDEMPOTENCY_KEY_MAX_LENGTH, IdempotencyKey
 

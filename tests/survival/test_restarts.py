@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.cli import GRACEFUL_SHUTDOWN_SECONDS
-from app.cli.server import KILL_AFTER_SECONDS
+from app.server.run import GRACEFUL_SHUTDOWN_SECONDS
+from app.server.supervisor import KILL_AFTER_SECONDS
 from tests.conftest import NewDatabase
 from tests.db.support import PATIENCE, eventually, run_sql
 from tests.observability.test_workers import started_workers

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from app.core import client_buffers, http_protocol
-from app.core.client_buffers import STATE_KEY, ClientBuffers
-from tests.core.connections import connected
+from app.server import client_buffers, protocol
+from app.server.client_buffers import STATE_KEY, ClientBuffers
+from tests.server.connections import connected
 from tests.support import served, until
 
 MEBIBYTE = 1024 * 1024
@@ -142,7 +142,7 @@ async def test_who_becomes_slow_while_too_much_is_kept_is_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(client_buffers, "SLOW_AFTER_SECONDS", 0.3)
-    monkeypatch.setattr(http_protocol, "CHECK_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "CHECK_EVERY_SECONDS", 0.1)
     buffers = ClientBuffers(MAXIMUM)
     with served(service(buffers)) as base_url:
         async with connected(base_url) as small, connected(base_url) as large:

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 from fastapi import FastAPI
 
-from app.core import http_protocol
-from app.core.http_protocol import HTTPProtocol
 from app.core.settings import Settings
 from app.main import create_app
-from tests.core.connections import HEAD, UPGRADE, at_a_pace, connected
+from app.server import protocol
+from app.server.protocol import HTTPProtocol
+from tests.server.connections import HEAD, UPGRADE, at_a_pace, connected
 from tests.support import Account, served
 
 HALF_SENT = (
@@ -29,8 +29,8 @@ HALF_SENT = (
 
 def have_little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let services cut off slow senders after a moment."""
-    monkeypatch.setattr(http_protocol, "SLOW_AFTER_SECONDS", 0.2)
-    monkeypatch.setattr(http_protocol, "CHECK_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "SLOW_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "CHECK_EVERY_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ async def test_a_body_that_came_fast_at_first_may_not_be_silent_for_longer(
 async def test_a_body_that_comes_steadily_may_take_longer_than_a_client_may_be_silent(
     alice: Account, impatient: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_protocol, "SLOW_AFTER_SECONDS", 0.6)
+    monkeypatch.setattr(protocol, "SLOW_AFTER_SECONDS", 0.6)
     body = b'{"title": "x"}'.ljust(40_000)
     head = (
         b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -136,7 +136,7 @@ async def test_a_body_that_comes_steadily_may_take_longer_than_a_client_may_be_s
             await connection.send(body[place : place + 1000])
             await at_a_pace(0.03)
         assert (await connection.answer())[0].startswith(b"http/1.1 201 ")
-    assert time.monotonic() - started > 1.5 * http_protocol.SLOW_AFTER_SECONDS
+    assert time.monotonic() - started > 1.5 * protocol.SLOW_AFTER_SECONDS
 
 
 async def test_an_answer_that_nobody_takes_in_ends_the_connection(impatient: str) -> None:
@@ -160,13 +160,13 @@ async def test_an_answer_that_is_taken_in_slowly_is_given_in_full(impatient: str
             assert head.startswith(b"http/1.1 200 ")
             await at_a_pace(0.05)
     # Longer than a client may be silent.
-    assert time.monotonic() - started > 4 * http_protocol.SLOW_AFTER_SECONDS
+    assert time.monotonic() - started > 4 * protocol.SLOW_AFTER_SECONDS
 
 
 async def test_an_answer_of_many_megabytes_may_be_taken_in_steadily(
     impatient: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_protocol, "SLOW_AFTER_SECONDS", 0.6)
+    monkeypatch.setattr(protocol, "SLOW_AFTER_SECONDS", 0.6)
     requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60
     taken = 0
     async with connected(impatient, receive_buffer=65_536) as connection:
@@ -232,7 +232,7 @@ async def test_who_still_sends_can_read_why_it_is_refused(alice: Account, framin
 async def test_who_is_refused_before_the_body_is_told_at_once_that_nothing_else_comes(
     alice: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 60)
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 60)
     head = (
         b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
     )
@@ -328,7 +328,7 @@ async def test_what_comes_behind_the_last_request_of_a_connection_is_not_begun(
 async def test_who_goes_on_sending_for_long_is_cut_off(
     alice: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.2)
     head = b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     async with connected(str(alice.client.base_url)) as connection:
         await connection.send(head + b"Transfer-Encoding: chunked\r\n\r\n")

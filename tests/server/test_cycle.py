@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 from starlette.types import Message
 
-from app.core.admission import Admission
 from app.core.errors import Overloaded
-from app.core.http_cycle import Cycle
+from app.server.admission import Admission
+from app.server.cycle import Cycle
 
 
 def start(*headers: tuple[bytes, bytes], status: int = 200) -> Message:

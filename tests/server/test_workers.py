@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.acceptor import Shares
+from app.server.acceptor import Shares
 from tests.conftest import NewDatabase
 from tests.db.support import eventually
 from tests.observability.test_workers import started_workers

@@ -8,8 +8,8 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from app.core import http_protocol
-from tests.core.connections import HEAD, UPGRADE, connected
+from app.server import protocol
+from tests.server.connections import HEAD, UPGRADE, connected
 from tests.support import Account, served
 
 
@@ -215,7 +215,7 @@ async def test_a_body_that_turns_out_bad_is_answered_400_if_nothing_was_answered
 async def test_what_comes_behind_a_chunked_body_may_not_go_on_without_end(
     alice: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_protocol, "MAXIMUM_MESSAGE_BYTES", 100_000)
+    monkeypatch.setattr(protocol, "MAXIMUM_MESSAGE_BYTES", 100_000)
     async with connected(str(alice.client.base_url)) as connection:
         await connection.send(chunked_post(alice) + b"2\r\n{}\r\n0\r\n")
 

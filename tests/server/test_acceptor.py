@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.cli import acceptor
-from app.cli.acceptor import Acceptor, Shares
-from tests.core.connections import at_a_pace
+from app.server import acceptor
+from app.server.acceptor import Acceptor, Shares
+from tests.server.connections import at_a_pace
 from tests.support import until
 
 

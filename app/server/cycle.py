@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from app.core.admission import Admission
 from app.core.errors import AnswerBrokenOff, Overloaded
+from app.server.admission import Admission
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope

@@ -1,22 +1,19 @@
-"""Uvicorn as `taskflow serve` runs it: in this process, or in workers that it looks after."""
+"""Looks after workers: several processes that serve, on one socket."""
 
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 
 import structlog
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
-from app.cli.acceptor import SEATS, Acceptor, Shares
-from app.core.http_protocol import HTTPProtocol
-from app.core.lifecycle import NOT_READY_SIGNAL
+from app.server.acceptor import SEATS, Shares
+from app.server.process import Server
+from app.server.signals import NOT_READY_SIGNAL
 
 # How often the supervisor looks for another signal while it waits.
 POLL_SECONDS = 0.1
@@ -26,77 +23,6 @@ KILL_AFTER_SECONDS = 6
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 log = structlog.stdlib.get_logger("taskflow.server")
-
-
-def run_server(config: uvicorn.Config, *, shutdown_delay: float) -> None:
-    """Serve until a signal ends it. Exits with 3 if the application does not start."""
-    sockets = [config.bind_socket()]
-    if config.workers > 1:
-        supervisor = Supervisor(config, sockets, shutdown_delay=shutdown_delay)
-        supervisor.run()
-        if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
-            sys.exit(STARTUP_FAILURE)
-        return
-    server = Server(config, Shares(), seat=0)
-
-    # When uvicorn has shut down, it raises the signals that it has caught once more. They have done
-    # their work by then, and must not keep our caller from stopping the database.
-    def end_unless_done(*_: object) -> None:
-        if not server.started:
-            sys.exit(0)
-
-    signal.signal(signal.SIGTERM, end_unless_done)
-    with suppress(KeyboardInterrupt):
-        server.run(sockets)
-
-
-class Server(uvicorn.Server):
-    """Uvicorn's, but takes its share of the connections, and ends the application when hurried."""
-
-    def __init__(self, config: uvicorn.Config, shares: Shares, *, seat: int) -> None:
-        super().__init__(config)
-        self._shares = shares
-        self._seat = seat
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=[])
-        # Uvicorn has set it, but without a socket nobody listens yet.
-        self.started = False
-        assert sockets is not None  # noqa: S101 - whoever runs it has bound the address
-        (listening,) = sockets
-        protocol = partial(
-            HTTPProtocol,
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
-        self._acceptor = Acceptor(
-            listening,
-            protocol,
-            connections=self.server_state.connections,
-            shares=self._shares,
-            seat=self._seat,
-        )
-        try:
-            self._acceptor.start(self.config.backlog)
-        except OSError as error:
-            # Another was started at the same time, and was faster. The reason says it all.
-            log.error("cannot listen", port=self.config.port, reason=error.strerror)  # noqa: TRY400
-            await self.lifespan.shutdown()
-            sys.exit(STARTUP_FAILURE)
-        self.started = True
-
-    async def on_tick(self, counter: int) -> bool:
-        self._acceptor.tell()
-        return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._acceptor.close()
-        await super().shutdown(sockets)
-        if self.force_exit:
-            for task in self.server_state.tasks:
-                task.cancel()
-            await self.lifespan.shutdown()
 
 
 class Worker(multiprocess.Process):

@@ -10,17 +10,17 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from app.core.http_protocol import HTTPProtocol
 from app.core.settings import Settings
 from app.db.session import Database
 from app.main import create_app
+from app.server.protocol import HTTPProtocol
 from tests.conftest import NewDatabase
-from tests.core.connections import connected
 from tests.observability.support import Samples
+from tests.server.connections import connected
 from tests.support import Account, assert_error, make_account, served, service_settings
 
 if TYPE_CHECKING:
-    from app.core.admission import Admission
+    from app.server.admission import Admission
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -300,7 +300,7 @@ async def test_the_log_tells_once_how_many_were_refused(
     dora: Account, lock: "Connection", small_app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await all_is_told(small_app, dora.client)
-    monkeypatch.setattr("app.core.admission.TELL_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("app.server.admission.TELL_EVERY_SECONDS", 0.05)
     working = [asyncio.create_task(dora.client.get("/api/v1/tasks")) for _ in range(MAXIMUM)]
     await at_work(dora.client, MAXIMUM)
     with structlog.testing.capture_logs() as events:

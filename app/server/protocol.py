@@ -13,10 +13,10 @@ from urllib.parse import unquote_to_bytes
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.core.admission import Admission, admission_of
-from app.core.client_buffers import client_buffers_of, reset, unread_in_kernel
-from app.core.http_cycle import Cycle
 from app.core.lifecycle import CLIENT_HAS_GONE, lifecycle_of
+from app.server.admission import Admission, admission_of
+from app.server.client_buffers import client_buffers_of, reset, unread_in_kernel
+from app.server.cycle import Cycle
 
 if TYPE_CHECKING:
     from starlette.types import Scope
