@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.lifecycle import CLIENT_HAS_GONE, lifecycle_of
+from app.server import pace
 from app.server.admission import Admission, admission_of
 from app.server.client_buffers import client_buffers_of, reset, unread_in_kernel
 from app.server.cycle import Cycle
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     from starlette.types import Scope
     from uvicorn._types import ASGI3Application
 
-# A client has this long to send the head of a request, and may be slow for as long with its body or
-# in reading the answer.
-SLOW_AFTER_SECONDS = 15
-# Whoever sends or reads fewer bytes a second is slow.
-SLOW_BELOW_RATE = 4096
-CHECK_EVERY_SECONDS = 5
 # A cursor and a search of 500 characters, percent-encoded, need 9.
 MAXIMUM_HEAD_BYTES = 64 * 1024
 HEADER_PUNCTUATION_BYTES = len(": \r\n")
@@ -57,19 +52,16 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
-        # The part of a message that is being received, and since when it has been slow to come.
+        # The part of a message that is being received, and the bytes of the message so far.
         self._receiving: Receiving = "nothing"
-        self._since = self.loop.time()
-        # The bytes of the message so far, and how many there were at the last check.
         self._received = 0
-        self._looked_at = 0
+        self._sending = pace.Pace(self.loop.time())
         # Of the bytes that have just come: about how many the parser has passed on, and how many
         # of those belong to messages before the present one.
         self._passed = self._done_with = 0
         self._is_lingering = False
-        # Since when the client has been slow to read, and how many bytes waited at the last check.
-        self._unread_since: float | None = None
-        self._unread = 0
+        # There while some of an answer is unread.
+        self._reading: pace.Pace | None = None
         # A connection may be accepted just when the process stops to listen.
         self._is_draining = lifecycle_of(self.app_state).is_ending
         self._admission = admission_of(self.app_state)
@@ -182,8 +174,8 @@ class HTTPProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._receiving = "head"
         self._is_message_refused = False
-        self._since = self.loop.time()
-        self._received = self._looked_at = 0
+        self._received = 0
+        self._sending = pace.Pace(self.loop.time())
         self._done_with = self._passed
 
     def on_headers_complete(self) -> None:
@@ -207,7 +199,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if size > MAXIMUM_HEAD_BYTES:
             raise ValueError("the head is too large")
         self._receiving = "body"
-        self._since = self.loop.time()
+        self._sending.forgive(self.loop.time())
         if self._is_refused():
             return
         super().on_headers_complete()
@@ -334,10 +326,10 @@ class HTTPProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._buffers.unread_answers.free(self.transport)
         # What waits from now on is another part of the answer.
-        self._unread_since = None
+        self._reading = None
 
     def _check_later(self) -> None:
-        self._check = self.loop.call_later(CHECK_EVERY_SECONDS, self._check_client)
+        self._check = self.loop.call_later(pace.CHECK_EVERY_SECONDS, self._check_client)
 
     def _check_client(self) -> None:
         # Until the connection is lost: one that is being closed still waits for its reader.
@@ -356,31 +348,26 @@ class HTTPProtocol(HttpToolsProtocol):
     def _is_slow_sender(self) -> bool:
         if self._receiving == "nothing":
             return False
+        now = self.loop.time()
         if self.flow.read_paused:
             # It is the application that is slow to read, and not the client to send.
-            self._since = self.loop.time()
+            self._sending.forgive(now)
         if self._receiving == "body":
-            # What came early is no credit for the time after it.
-            if self._received - self._looked_at >= SLOW_BELOW_RATE * CHECK_EVERY_SECONDS:
-                self._since = self.loop.time()
-            self._looked_at = self._received
-        return self.loop.time() - self._since > SLOW_AFTER_SECONDS
+            self._sending.check(now, self._received)
+        return self._sending.is_slow(now)
 
     def _is_slow_reader(self) -> bool:
         unread = self.transport.get_write_buffer_size()
         if unread:
             unread += unread_in_kernel(self.transport)
         if unread == 0:
-            self._unread_since = None
-        elif self._unread_since is None:
-            self._unread_since = self.loop.time()
-            self._unread = unread
-        else:
-            if self._unread - unread >= SLOW_BELOW_RATE * CHECK_EVERY_SECONDS:
-                self._unread_since = self.loop.time()
-            self._unread = unread
-            return self.loop.time() - self._unread_since > SLOW_AFTER_SECONDS
-        return False
+            self._reading = None
+            return False
+        now = self.loop.time()
+        if self._reading is None:
+            self._reading = pace.Pace(now, -unread)
+        self._reading.check(now, -unread)
+        return self._reading.is_slow(now)
 
     def shutdown(self) -> None:
         """Called by the server when the process shall end."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from app.server import client_buffers, protocol
+from app.server import client_buffers, pace
 from app.server.client_buffers import STATE_KEY, ClientBuffers
 from tests.server.connections import connected
 from tests.support import served, until
@@ -142,7 +142,7 @@ async def test_who_becomes_slow_while_too_much_is_kept_is_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(client_buffers, "SLOW_AFTER_SECONDS", 0.3)
-    monkeypatch.setattr(protocol, "CHECK_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(pace, "CHECK_EVERY_SECONDS", 0.1)
     buffers = ClientBuffers(MAXIMUM)
     with served(service(buffers)) as base_url:
         async with connected(base_url) as small, connected(base_url) as large:

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from app.core.settings import Settings
 from app.main import create_app
-from app.server import protocol
+from app.server import pace, protocol
 from app.server.protocol import HTTPProtocol
 from tests.server.connections import HEAD, UPGRADE, at_a_pace, connected
 from tests.support import Account, served
@@ -29,8 +29,8 @@ HALF_SENT = (
 
 def have_little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let services cut off slow senders after a moment."""
-    monkeypatch.setattr(protocol, "SLOW_AFTER_SECONDS", 0.2)
-    monkeypatch.setattr(protocol, "CHECK_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(pace, "SLOW_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(pace, "CHECK_EVERY_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ async def test_a_body_that_came_fast_at_first_may_not_be_silent_for_longer(
 async def test_a_body_that_comes_steadily_may_take_longer_than_a_client_may_be_silent(
     alice: Account, impatient: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "SLOW_AFTER_SECONDS", 0.6)
+    monkeypatch.setattr(pace, "SLOW_AFTER_SECONDS", 0.6)
     body = b'{"title": "x"}'.ljust(40_000)
     head = (
         b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -136,7 +136,7 @@ async def test_a_body_that_comes_steadily_may_take_longer_than_a_client_may_be_s
             await connection.send(body[place : place + 1000])
             await at_a_pace(0.03)
         assert (await connection.answer())[0].startswith(b"http/1.1 201 ")
-    assert time.monotonic() - started > 1.5 * protocol.SLOW_AFTER_SECONDS
+    assert time.monotonic() - started > 1.5 * pace.SLOW_AFTER_SECONDS
 
 
 async def test_an_answer_that_nobody_takes_in_ends_the_connection(impatient: str) -> None:
@@ -160,13 +160,13 @@ async def test_an_answer_that_is_taken_in_slowly_is_given_in_full(impatient: str
             assert head.startswith(b"http/1.1 200 ")
             await at_a_pace(0.05)
     # Longer than a client may be silent.
-    assert time.monotonic() - started > 4 * protocol.SLOW_AFTER_SECONDS
+    assert time.monotonic() - started > 4 * pace.SLOW_AFTER_SECONDS
 
 
 async def test_an_answer_of_many_megabytes_may_be_taken_in_steadily(
     impatient: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "SLOW_AFTER_SECONDS", 0.6)
+    monkeypatch.setattr(pace, "SLOW_AFTER_SECONDS", 0.6)
     requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60
     taken = 0
     async with connected(impatient, receive_buffer=65_536) as connection:
