@@ -1,5 +1,6 @@
 """A process that serves: uvicorn's server, on a socket that others may serve too."""
 
+import signal
 import socket
 import sys
 from functools import partial
@@ -10,6 +11,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from app.server.acceptor import Acceptor, Shares
 from app.server.protocol import HTTPProtocol
+from app.server.signals import HELD_SIGNALS
 
 log = structlog.stdlib.get_logger("taskflow.server")
 
@@ -49,6 +51,11 @@ class Server(uvicorn.Server):
             await self.lifespan.shutdown()
             sys.exit(STARTUP_FAILURE)
         self.started = True
+
+    async def main_loop(self) -> None:
+        # Those that were held back come now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+        await super().main_loop()
 
     async def on_tick(self, counter: int) -> bool:
         self._acceptor.tell()

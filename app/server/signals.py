@@ -12,6 +12,8 @@ from app.core.lifecycle import Lifecycle
 
 # By this the process that looks after workers takes them out of readiness, all at once.
 NOT_READY_SIGNAL = signal.SIGUSR1
+# Those that a worker is started with blocked: a process that starts has no handlers yet.
+HELD_SIGNALS = {signal.SIGINT, signal.SIGTERM, NOT_READY_SIGNAL}
 
 
 @contextmanager

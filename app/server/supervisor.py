@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from multiprocessing import resource_tracker
 
 import structlog
 import uvicorn
@@ -13,7 +14,7 @@ from uvicorn.supervisors import Multiprocess, multiprocess
 
 from app.server.acceptor import SEATS, Shares
 from app.server.process import Server
-from app.server.signals import NOT_READY_SIGNAL
+from app.server.signals import HELD_SIGNALS, NOT_READY_SIGNAL
 
 # How often the supervisor looks for another signal while it waits.
 POLL_SECONDS = 0.1
@@ -49,6 +50,24 @@ class Worker(multiprocess.Process):
         if self._server is None:
             self._server = Server(self.config, self._shares, seat=self.seat)
         return self._server
+
+    def start(self) -> None:
+        """Start it with signals held back, which it heeds as soon as it serves.
+
+        What comes before, while it still imports modules, would kill it.
+        """
+        # It lets signals through once more when it starts, and every worker needs it.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        # Uvicorn raises it once more when it has shut down.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        super().target(sockets)
 
     def is_alive(self, timeout: float = 5) -> bool:
         """Whether it runs, and has answered within so many seconds when it was asked last.

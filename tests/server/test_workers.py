@@ -11,12 +11,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from app.server.acceptor import Shares
+from app.server.run import SERVER_OPTIONS
+from app.server.signals import NOT_READY_SIGNAL
+from app.server.supervisor import Worker
 from tests.conftest import NewDatabase
 from tests.db.support import eventually
 from tests.observability.test_workers import started_workers
-from tests.support import READY_WITHIN_SECONDS, RunningService, blocking_client, running_service
+from tests.support import (
+    READY_WITHIN_SECONDS,
+    RunningService,
+    blocking_client,
+    production,
+    running_service,
+)
 
 pytestmark = [
     pytest.mark.long,
@@ -44,6 +54,15 @@ def files(pid: int) -> list[str]:
 
 def connections(service: RunningService, pid: int) -> int:
     return len({f"socket:[{inode}]" for inode in established(service.port)} & {*files(pid)})
+
+
+def workers_of(service: RunningService) -> list[int]:
+    """The processes that serve or will, also those that have said nothing yet."""
+    supervisor = service.process.pid
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [
+        int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 @contextmanager
@@ -163,3 +182,38 @@ def test_out_of_file_descriptors_a_service_serves_who_is_there_and_later_those_w
             resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
             assert all(answers(connection) for connection in opened)
         assert "Traceback" not in service.output()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_that_still_start_end_in_order(
+    new_database: NewDatabase, tmp_path: Path, number: signal.Signals
+) -> None:
+    environment = production(new_database()) | {"WORKERS": "2"}
+    service = RunningService(environment, tmp_path / "log")
+    try:
+        eventually(lambda: len(workers_of(service)) == 2)
+        # As a terminal does.
+        for pid in [*workers_of(service), service.process.pid]:
+            os.kill(pid, number)
+        assert service.process.wait(READY_WITHIN_SECONDS) == 0, service.output()
+    finally:
+        service.process.kill()
+        service.process.wait()
+    assert service.output().count("Finished server process") == 2, service.output()
+    assert "Traceback" not in service.output()
+
+
+def test_a_worker_that_is_told_to_end_while_it_starts_ends_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in production("postgresql://nobody@127.0.0.1:1/none").items():
+        monkeypatch.setenv(name, value)
+    config = uvicorn.Config("app.main:app", port=0, workers=2, **SERVER_OPTIONS)
+    with config.bind_socket() as listening:
+        worker = Worker(config, [listening], Shares(), seat=0, signals=[])
+        worker.start()
+        assert worker.pid is not None
+        os.kill(worker.pid, NOT_READY_SIGNAL)
+        worker.terminate()
+        worker.process.join(READY_WITHIN_SECONDS)
+        assert worker.exitcode == 0

@@ -18,6 +18,7 @@ from app.server.supervisor import KILL_AFTER_SECONDS
 from tests.conftest import NewDatabase
 from tests.db.support import PATIENCE, eventually, run_sql
 from tests.observability.test_workers import started_workers
+from tests.server.test_workers import workers_of
 from tests.support import RunningService, blocking_client, production, running_service
 from tests.survival.test_slow_and_vanished_clients import account_on, locked_tasks
 from tests.survival.writers import Answer, Writers
@@ -196,7 +197,7 @@ def test_ctrl_c_lets_what_is_under_way_finish(new_database: NewDatabase, workers
             write = elsewhere.submit(client.post, "/api/v1/tasks", json={"title": "Last"})
             eventually(lambda: run_sql(url, WAITING) == 1)
             # As a terminal does, to all that it runs.
-            for pid in [service.process.pid, *children(service.process.pid)]:
+            for pid in [service.process.pid, *workers_of(service)]:
                 os.kill(pid, signal.SIGINT)
             eventually(lambda: service.output().count("Shutting down") == int(workers))
             assert not write.done()
@@ -238,19 +239,6 @@ def test_a_signal_to_end_is_heeded_while_a_replaced_worker_finishes_what_it_bega
             assert not write.done()
         assert write.result(PATIENCE).status_code == 201
         assert service.stop(signal.SIGTERM) == 0, service.output()
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def workers_of(service: RunningService) -> list[int]:
-    """The processes that serve or will, also those that have said nothing yet."""
-    return [
-        pid
-        for pid in children(service.process.pid)
-        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
 
 
 def test_workers_that_die_while_they_start_are_replaced_at_once(
