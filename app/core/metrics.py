@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import add
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from anyio import to_thread
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -37,6 +37,23 @@ FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 OTHER = "_OTHER"
 UNMATCHED = "unmatched"
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
+
+def _make_named_folder() -> None:
+    """Make the folder that `PROMETHEUS_MULTIPROC_DIR` names; ends the process where none can be."""
+    name = os.environ.get(FOLDER_VARIABLE)
+    if name is None:
+        return
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=name).close()
+    except OSError as error:
+        fault = f"  {FOLDER_VARIABLE} cannot be used: {error.strerror}"
+        raise SystemExit(str(InvalidSettings([fault]))) from None
+
+
+# Each metric opens a file there when it is declared.
+_make_named_folder()
 
 # Apart from the registry of the process, which belongs to whoever embeds the service.
 REGISTRY = CollectorRegistry()

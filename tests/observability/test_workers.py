@@ -15,7 +15,13 @@ from app.core.metrics import common_folder
 from app.core.settings import InvalidSettings
 from tests.conftest import NewDatabase
 from tests.observability.support import Samples, requests_of
-from tests.support import RunningService, blocking_client, running_service
+from tests.support import (
+    CLEAN_ENVIRONMENT,
+    TASKFLOW,
+    RunningService,
+    blocking_client,
+    running_service,
+)
 
 POOL_SIZE = 10
 
@@ -90,3 +96,29 @@ def test_no_place_for_the_common_folder_is_told_in_words(
         raise AssertionError
     with common_folder(workers=1):
         assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+
+
+def program(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Any command, with the metrics in this folder."""
+    environment = CLEAN_ENVIRONMENT | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    return subprocess.run(
+        [TASKFLOW, "version"], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_folder_that_is_named_for_the_metrics_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "for metrics"
+    done = program(folder)
+
+    assert done.returncode == 0, done.stderr
+    assert list(folder.glob("counter_*.db"))
+
+
+def test_a_folder_for_the_metrics_that_cannot_be_is_told_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = program(file)
+
+    assert done.returncode == 1
+    assert "PROMETHEUS_MULTIPROC_DIR cannot be used: File exists" in done.stderr
+    assert "Traceback" not in done.stderr
