@@ -200,12 +200,21 @@ class HTTPProtocol(HttpToolsProtocol):
             raise ValueError("the head is too large")
         self._receiving = "body"
         self._sending.forgive(self.loop.time())
+        self._complete_url()
         if self._is_refused():
             return
         super().on_headers_complete()
         # Behind an `Upgrade` there is no cycle yet, or still the one before.
         if self._is_draining and not self.parser.should_upgrade():
             self.cycle.keep_alive = False
+
+    def _complete_url(self) -> None:
+        """With a scheme it may be without a path, which is then `/` (RFC 9110, section 4.2.3)."""
+        if self.url.startswith(b"/") or self.parser.should_upgrade():
+            return
+        url = httptools.parse_url(self.url)
+        if not url.path:
+            self.url = b"/" + (b"?" + url.query if url.query else b"")
 
     def _is_refused(self) -> bool:
         """Answer the request here and now if the worker is full."""

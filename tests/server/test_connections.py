@@ -129,6 +129,24 @@ async def test_what_is_no_request_gets_a_bare_400_and_the_connection_ends(
         assert (await connection.rest()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
+@pytest.mark.parametrize(
+    ("target", "headers", "status"),
+    [
+        (b"http://x", b"", b"307 "),
+        (b"HTTP://x?a=b", b"", b"307 "),
+        (b"http://x", UPGRADE, b"307 "),
+        (b"http://x/health", b"", b"200 "),
+    ],
+)
+async def test_a_target_in_absolute_form_may_be_without_a_path(
+    alice: Account, target: bytes, headers: bytes, status: bytes
+) -> None:
+    async with connected(str(alice.client.base_url)) as connection:
+        await connection.send(b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (target, headers))
+        answer, _ = await connection.answer()
+        assert answer.startswith(b"http/1.1 " + status)
+
+
 async def test_a_stream_to_http_1_0_is_not_chunked_and_ends_with_the_connection(
     alice: Account,
 ) -> None:
