@@ -13,6 +13,7 @@ import termios
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
 import structlog
@@ -21,6 +22,8 @@ STATE_KEY = "taskflow.client_buffers"
 MAXIMUM_KEPT_BYTES = 128 * 1024 * 1024
 # Whoever needs longer for a body or an answer of at most ten megabytes may be cut off.
 SLOW_AFTER_SECONDS = 5
+# The part of the maximum that is free again when any had to be cut off.
+ROOM_MADE = 1 / 16
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 log = structlog.stdlib.get_logger("taskflow.request")
@@ -52,7 +55,7 @@ def unread_in_kernel(transport: asyncio.Transport) -> int:
 class Kept:
     """The bytes kept for each connection, and since when.
 
-    Beyond `maximum`, of the clients that are slow the one with the most is cut off. Those that are
+    Beyond `maximum`, of the clients that are slow those with the most are cut off. Those that are
     not may go beyond it: what a network carries in these few seconds is a bound as well.
     """
 
@@ -77,12 +80,16 @@ class Kept:
 
     def shed(self) -> None:
         """Cut slow clients off while they keep too much. To be called from time to time."""
-        while self._total > self._maximum:
-            slow_since = time.monotonic() - SLOW_AFTER_SECONDS
-            slow = [one for one, since in self._since.items() if since < slow_since]
-            if not slow:
-                return
-            largest = max(slow, key=self.sizes.__getitem__)
+        if self._total <= self._maximum:
+            return
+        slow_since = time.monotonic() - SLOW_AFTER_SECONDS
+        # They stand in the order in which they came.
+        slow = list(takewhile(lambda one: self._since[one] < slow_since, self._since))
+        slow.sort(key=self.sizes.__getitem__)
+        # It takes time to find them, and would have to be done again for the next few bytes.
+        enough = self._maximum * (1 - ROOM_MADE)
+        while slow and self._total > enough:
+            largest = slow.pop()
             log.warning("slow client cut off", kept=self._what, size=self.sizes[largest])
             self.free(largest)
             reset(largest)

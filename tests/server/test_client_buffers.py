@@ -1,15 +1,17 @@
 """What is kept in memory for slow clients takes a bounded part of it."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from unittest import mock
 
 import pytest
 from fastapi import FastAPI, Request, Response
 
 from app.server import client_buffers, pace
-from app.server.client_buffers import STATE_KEY, ClientBuffers
+from app.server.client_buffers import STATE_KEY, ClientBuffers, Kept
 from tests.server.connections import connected
 from tests.support import served, until
 
@@ -180,3 +182,32 @@ async def test_a_body_behind_another_request_counts_when_that_is_answered() -> N
             await connection.answer()
             await until(lambda: len(buffers.unread_answers.sizes) == 0)
             assert list(buffers.unfinished_bodies.sizes.values()) == [1000]
+
+
+def test_thousands_are_cut_off_at_once_and_keep_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut_off: list[Any] = []
+    monkeypatch.setattr(client_buffers, "reset", cut_off.append)
+    monkeypatch.setattr(client_buffers, "log", mock.Mock())
+    kept = Kept("body", 300_000)
+    clients: list[Any] = [object() for _ in range(10_000)]
+    for client in clients:
+        kept.add(client, 100)
+    for client in clients[::2]:
+        kept.add(client, 400)
+    assert cut_off == []
+
+    # All become slow together.
+    monkeypatch.setattr(client_buffers, "SLOW_AFTER_SECONDS", -1)
+    started = time.perf_counter()
+    kept.shed()
+    assert time.perf_counter() - started < 0.5
+    assert sum(kept.sizes.values()) <= 300_000
+    assert set(cut_off[:5_000]) == set(clients[::2])
+
+    # There is room again for what comes next.
+    count = len(cut_off)
+    for client in clients[:100]:
+        kept.add(client, 100)
+    assert len(cut_off) == count
