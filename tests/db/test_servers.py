@@ -110,6 +110,8 @@ async def test_a_server_that_lets_nobody_in_makes_the_database_unavailable(serve
     assert isinstance(as_error(told.value), DatabaseUnavailable)
 
 
+# What a pooler says of connections of its own that have ended is the pooler's matter.
+@pytest.mark.direct
 async def test_connections_that_ended_while_they_were_idle_cost_nobody_anything(
     new_database: NewDatabase,
 ) -> None:
