@@ -169,12 +169,15 @@ class Database:
         """
         pool = self.pool
         connection = await self._borrow(pool)
+        has_begun = False
         try:
             async with connection.transaction(isolation="read_committed"):
+                has_begun = True
                 yield Transaction(connection)
         finally:
-            if not connection.is_closed() and connection.is_in_transaction():
-                # The rollback was cut short, and whoever is next would write into what is left.
+            if not connection.is_closed() and (connection.is_in_transaction() or not has_begun):
+                # The rollback was cut short, or the beginning, of which the server may know before
+                # we do: whoever is next would write into what is left.
                 connection.terminate()
             pool.take_back(connection)
 

@@ -18,6 +18,12 @@ from tests.support import service_settings
 LEAVE = Statement(
     select(func.set_config("taskflow.left", bindparam("left", type_=String()), literal(value=True)))
 )
+# And one whose effect lasts longer, if it is committed.
+KEEP = Statement(
+    select(
+        func.set_config("taskflow.left", bindparam("left", type_=String()), literal(value=False))
+    )
+)
 LEFT = Statement(select(func.current_setting("taskflow.left", literal(value=True)).label("left")))
 ISOLATION = Statement(select(func.current_setting("transaction_isolation").label("isolation")))
 DIVIDE = Statement(select((literal(1) / cast(bindparam("by"), Integer)).label("quotient")))
@@ -85,6 +91,26 @@ async def test_a_transaction_whose_end_is_cut_short_leaves_nothing_to_whoever_is
 
     assert task.cancelled()
     assert not await left(database)
+    assert database.pool_state().used == 0
+
+
+async def test_what_follows_a_transaction_whose_beginning_is_cut_short_is_committed(
+    database: Database,
+) -> None:
+    async def work() -> None:
+        async with database.begin() as transaction:
+            await transaction.fetch(LEAVE, {"left": "something"})
+
+    # The connection is open, so that the work has asked for a transaction after its first step.
+    assert not await left(database)
+    task = asyncio.create_task(work())
+    asyncio.get_running_loop().call_soon(task.cancel)
+    await asyncio.wait({task})
+    assert task.cancelled()
+
+    async with database.begin() as transaction:
+        await transaction.fetch(KEEP, {"left": "what follows"})
+    assert await left(database) == "what follows"
     assert database.pool_state().used == 0
 
 
