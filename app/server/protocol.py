@@ -88,6 +88,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self._buffers.unread_answers.free(self.transport)
         self._buffers.unfinished_bodies.free(self.transport)
         super().connection_lost(exc)
+        # Uvicorn lets it run on where the client has reset the connection.
+        self._unset_keepalive_if_required()
         cycle = self._running
         if cycle is not None and self._task is not None and not cycle.response_complete:
             # With requests in a row, uvicorn would tell the last of them, which has not begun.

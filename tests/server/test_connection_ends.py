@@ -8,7 +8,7 @@ import socket
 import time
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from app.core.settings import Settings
 from app.main import create_app
 from app.server import pace, protocol
+from app.server.client_buffers import reset
 from app.server.protocol import HTTPProtocol
 from tests.server.connections import HEAD, UPGRADE, at_a_pace, connected
 from tests.support import Account, served
@@ -268,8 +269,9 @@ async def test_who_is_refused_while_it_waits_to_send_is_told_that_the_connection
         pytest.param(HALF_SENT + 40 * b" " + HALF_SENT, 0, id="gone in a row"),
     ],
 )
+@pytest.mark.parametrize("ending", ["closed", "reset"])
 async def test_a_connection_that_has_ended_leaves_memory_without_the_collector(
-    alice: Account, monkeypatch: pytest.MonkeyPatch, sent: bytes, answers: int
+    alice: Account, monkeypatch: pytest.MonkeyPatch, sent: bytes, answers: int, ending: str
 ) -> None:
     begun: list[weakref.ref[HTTPProtocol]] = []
     begin = HTTPProtocol.connection_made
@@ -288,6 +290,8 @@ async def test_a_connection_that_has_ended_leaves_memory_without_the_collector(
             await connection.send(sent.replace(b"TOKEN", alice.token.encode()))
             for _ in range(answers):
                 await connection.answer()
+            if ending == "reset":
+                reset(cast("asyncio.Transport", connection.writer.transport))
         async with asyncio.timeout(10):
             while not begun or begun[0]() is not None:
                 await client.get("/health")
