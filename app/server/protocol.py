@@ -44,7 +44,7 @@ class HTTPProtocol(HttpToolsProtocol):
       else it is answered 400.
     - A head that does not come within 15 s is answered 408; with a body of which less than 4 KiB/s
       come for 15 s the connection is closed, and so it is with a client that takes so little in.
-    - Where a worker keeps too much for slow clients, the one with the most is cut off.
+    - Where a worker keeps too much for slow clients, those with the most are cut off.
     - When a client has gone, its request is cancelled.
     - While the process ends, each answer says `Connection: close`, and an idle connection is closed
       after 1 s.
