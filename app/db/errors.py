@@ -85,6 +85,7 @@ _HINTS = {
     "08P01": "a pooler does not let us through to the database. Check DATABASE_URL and the pooler.",
     "28": "the database does not let this user in. Check the name and password in DATABASE_URL.",
     "3D000": "the server has no database of this name. Check DATABASE_URL, or create it.",
+    "57014": "a statement took longer than it may. Try again, or raise DATABASE_STATEMENT_TIMEOUT.",
     "42P01": "the database has no tables of taskflow. Make them with: taskflow migrate",
     "42501": "the user in DATABASE_URL may not do this in the database. Grant it the right to.",
 }

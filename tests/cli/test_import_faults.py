@@ -215,3 +215,22 @@ async def test_an_import_that_is_told_to_stop_leaves_nothing_behind(
 
     assert (process.returncode, output) == (128 + signal.SIGTERM, b"")
     assert titles == ["Old"]
+
+
+def test_an_import_that_takes_longer_than_a_statement_may_is_told_in_words(
+    run: Run, add_users: AddUsers, database_url: str
+) -> None:
+    add_users("ada")
+    run_sql(
+        database_url,
+        "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$",
+        "CREATE TRIGGER stall BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION stall()",
+    )
+    limit = {"DATABASE_STATEMENT_TIMEOUT": "0.5"}
+    done = run(
+        *("tasks", "import", "--user", "ada", "-", "--format", "csv"), text="title\nOne\n", **limit
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "taskflow: a statement took longer than it may. Try again" in done.stderr
