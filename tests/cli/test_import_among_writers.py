@@ -94,6 +94,16 @@ def test_an_import_that_waits_in_a_circle_for_new_names_steps_back_and_succeeds(
     assert titles(run) == {"a": "New", "b": "New"}
 
 
+def test_an_import_that_waits_in_a_circle_for_tasks_steps_back_and_succeeds(
+    run: Run, imported: Callable[[str], str], database_url: str
+) -> None:
+    run_sql(database_url, adding("a", "b"))
+    with until_waited_for(database_url, locking("b"), locking("a")):
+        assert imported("ab") == counts(0, 2)
+
+    assert titles(run) == {"a": "New", "b": "New"}
+
+
 def test_a_row_is_not_lost_when_its_task_comes_and_goes_meanwhile(
     run: Run, imported: Callable[[str], str], database_url: str
 ) -> None:

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Insert, Update, delete, func, select, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.schema import CreateTable
 
@@ -22,7 +21,7 @@ from app.core.bounds import MAXIMUM_ERRORS_SHOWN, MAXIMUM_ID
 from app.core.errors import field_errors
 from app.core.responses import FieldError
 from app.core.schemas import InstantInput, field_refused
-from app.db.errors import DEADLOCK, sqlstate_of
+from app.db.errors import DATABASE_ERRORS, DEADLOCK, sqlstate_of
 from app.tasks.fields import METADATA_TOO_LARGE
 from app.tasks.models import TaskStatus, title_key
 from app.tasks.schemas import TaskCreate
@@ -278,7 +277,7 @@ async def _write(
 async def _write_in_turn(
     session: AsyncSession, owner_id: int, rows: _Rows, advance: Callable[[float], None]
 ) -> tuple[int, int]:
-    """`_write`, again when it has met others that take the same names in another order."""
+    """`_write`, again when it has met others that lock the same in another order."""
     for _ in range(ATTEMPTS):
         try:
             async with session.begin_nested():
@@ -286,7 +285,7 @@ async def _write_in_turn(
         except OvertakenError:
             # What came between is there to be seen by now, or gone.
             pass
-        except DBAPIError as error:
+        except DATABASE_ERRORS as error:
             if sqlstate_of(error) != DEADLOCK:
                 raise
     raise OvertakenError
