@@ -41,5 +41,12 @@ class PooledConnection(MeasuredConnection):
 
     async def _introspect_types(self, *args: Any) -> Any:  # noqa: ANN401 - asyncpg's own
         # It switches the server's `jit` off and on again, which must be the same server's.
-        async with self.transaction():
-            return await super()._introspect_types(*args)  # type: ignore[misc]  # not in its stubs
+        is_outermost = not self.is_in_transaction()
+        try:
+            async with self.transaction():
+                return await super()._introspect_types(*args)  # type: ignore[misc]  # not in its stubs
+        except BaseException:
+            # Where its beginning is cut short, what follows would be written into it.
+            if is_outermost:
+                self.terminate()
+            raise

@@ -6,10 +6,11 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Integer, String, bindparam, cast, func, literal, select, text
+from sqlalchemy import Integer, String, bindparam, cast, func, literal, literal_column, select, text
 
 from app.core.errors import DatabaseUnavailable
 from app.db.errors import DATABASE_ERRORS, as_error
+from app.db.pooler import PooledConnection
 from app.db.session import Database, Transaction
 from app.db.statements import Statement
 from tests.support import service_settings
@@ -28,6 +29,8 @@ LEFT = Statement(select(func.current_setting("taskflow.left", literal(value=True
 ISOLATION = Statement(select(func.current_setting("transaction_isolation").label("isolation")))
 DIVIDE = Statement(select((literal(1) / cast(bindparam("by"), Integer)).label("quotient")))
 END = Statement(select(func.pg_terminate_backend(func.pg_backend_pid()).label("ended")))
+# Its type is unknown to the driver, which asks for it.
+UNKNOWN_TYPE = Statement(select(literal_column("(SELECT t FROM pg_tables t LIMIT 1)").label("row")))
 LONG_WORK = Statement(select(func.pg_sleep(10).label("time")))
 
 
@@ -112,6 +115,30 @@ async def test_what_follows_a_transaction_whose_beginning_is_cut_short_is_commit
         await transaction.fetch(KEEP, {"left": "what follows"})
     assert await left(database) == "what follows"
     assert database.pool_state().used == 0
+
+
+async def test_what_follows_types_that_are_looked_up_in_vain_behind_a_pooler_is_committed(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(
+        service_settings(server_url, database_pool_size=1, database_pooler="transaction")
+    )
+    execute = PooledConnection.execute
+
+    async def cut_short(connection: PooledConnection, query: str) -> Any:
+        asyncio.get_running_loop().call_soon(task.cancel)
+        return await execute(connection, query)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PooledConnection, "execute", cut_short)
+        task = asyncio.create_task(database.fetch(UNKNOWN_TYPE, {}))
+        await asyncio.wait({task})
+    assert task.cancelled()
+
+    async with database.begin() as transaction:
+        await transaction.fetch(KEEP, {"left": "what follows"})
+    assert await left(database) == "what follows"
+    await database.close()
 
 
 @pytest.mark.parametrize("by", ["the server", "us"])
