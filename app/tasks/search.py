@@ -112,9 +112,9 @@ def parameters_of(search: Search) -> tuple[Hashable, tuple[Any, ...]]:
 def finds(form: Any, values: Sequence[Any], owner_id: ColumnElement[int]) -> ColumnElement[bool]:  # noqa: ANN401 - of `parameters_of`
     """The tasks that a search finds, among those of an owner.
 
-    Takes what `parameters_of` gave, or parameters in the place of the values. Each term is a
-    condition of its own: one in which PostgreSQL sees no word finds nothing, where in a query of
-    all terms it would be left out.
+    Takes what `parameters_of` gave, or parameters in the place of the values. Each term is a query
+    of its own: one in which PostgreSQL sees no word finds nothing, where in a query of all terms it
+    would be left out.
     """
     left = iter(values)
     required, excluded, prefix, further, further_excluded = (
