@@ -106,11 +106,8 @@ def test_a_hundred_thousand_tasks_go_out_and_in_again_in_constant_memory(
     size = file.stat().st_size >> 20
     print(f"export {form}: {size} MiB, peak up by {grown >> 10} KiB")  # noqa: T201 - the figure is what the run is for
     assert grown < MEMORY_LIMIT
-    grown = measured(
-        url,
-        ["tasks", "import", "--user", form, str(empty)],
-        ["tasks", "import", "--user", form, str(file)],
-    )
+    imports = [["tasks", "import", "--user", form, str(path)] for path in (empty, file)]
+    grown = measured(url, *imports)
     print(f"import {form}: peak up by {grown >> 10} KiB")  # noqa: T201 - the same
     assert grown < MEMORY_LIMIT
 
@@ -120,11 +117,7 @@ def test_a_hundred_thousand_tasks_go_out_and_in_again_in_constant_memory(
         measured(url, ["version"], ["tasks", "export", "--user", user, "-o", str(outs[-1])])
     assert contents(outs[0]) == contents(outs[1])
 
-    grown = measured(
-        url,
-        ["tasks", "import", "--user", form, str(empty)],
-        ["tasks", "import", "--user", form, str(file)],
-    )
+    grown = measured(url, *imports)
     print(f"import {form} once more: peak up by {grown >> 10} KiB")  # noqa: T201 - the same
     assert grown < MEMORY_LIMIT
     measured(url, ["version"], ["tasks", "export", "--user", form, "-o", str(outs[1])])
