@@ -18,9 +18,9 @@ from app.main import create_app
 from app.tasks import idempotency
 from tests.concurrency.locks import wait_until_waiting
 from tests.conftest import NewDatabase
+from tests.silenceable_proxy import SilenceableProxy
 from tests.support import (
     Account,
-    SilenceableProxy,
     assert_error,
     http_client,
     make_account,

@@ -21,11 +21,11 @@ from app.db.statements import Statement
 from app.main import create_app
 from tests.conftest import NewDatabase
 from tests.faults.commits import let_commits_fail
+from tests.silenceable_proxy import SilenceableProxy
 from tests.support import (
     CHEAP_HASH,
     PASSWORD,
     Account,
-    SilenceableProxy,
     assert_error,
     http_client,
     make_account,

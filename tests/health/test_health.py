@@ -11,8 +11,8 @@ from sqlalchemy.engine import make_url
 from app.db.session import Database
 from app.main import create_app
 from tests.conftest import NewDatabase
+from tests.silenceable_proxy import SilenceableProxy
 from tests.support import (
-    SilenceableProxy,
     assert_error,
     http_client,
     served,
