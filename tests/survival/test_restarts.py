@@ -81,7 +81,10 @@ def test_a_write_that_is_under_way_is_finished_and_answered(
     new_database: NewDatabase, workers: str
 ) -> None:
     url = new_database()
-    with running_service(url, WORKERS=workers) as service, ThreadPoolExecutor(1) as elsewhere:
+    with (
+        running_service(url, **PATIENT, WORKERS=workers) as service,
+        ThreadPoolExecutor(1) as elsewhere,
+    ):
         account = account_on(service, url)
         headers = {"Authorization": f"Bearer {account.token}"}
         with blocking_client(service.base_url, headers) as client:
@@ -154,7 +157,7 @@ def test_further_signals_end_the_delay_and_then_the_wait_for_what_is_under_way(
 def test_signals_that_ask_for_something_else_do_not_hurry(new_database: NewDatabase) -> None:
     url = new_database()
     with (
-        running_service(url, WORKERS="2", SHUTDOWN_DELAY=LONG) as service,
+        running_service(url, **PATIENT, WORKERS="2", SHUTDOWN_DELAY=LONG) as service,
         blocking_client(service.base_url) as client,
         ThreadPoolExecutor(1) as elsewhere,
     ):
@@ -187,7 +190,7 @@ def test_signals_that_ask_for_something_else_do_not_hurry(new_database: NewDatab
 def test_ctrl_c_lets_what_is_under_way_finish(new_database: NewDatabase, workers: str) -> None:
     url = new_database()
     with (
-        running_service(url, WORKERS=workers) as service,
+        running_service(url, **PATIENT, WORKERS=workers) as service,
         blocking_client(service.base_url) as client,
         ThreadPoolExecutor(1) as elsewhere,
     ):
@@ -222,7 +225,7 @@ def test_a_signal_to_end_is_heeded_while_a_replaced_worker_finishes_what_it_bega
 ) -> None:
     url = new_database()
     with (
-        running_service(url, WORKERS="2", SHUTDOWN_DELAY=LONG) as service,
+        running_service(url, **PATIENT, WORKERS="2", SHUTDOWN_DELAY=LONG) as service,
         blocking_client(service.base_url) as client,
         ThreadPoolExecutor(1) as elsewhere,
     ):
