@@ -1,12 +1,15 @@
 """Tasks to and from files."""
 
+import io
 import os
+import shutil
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeVar
+from tempfile import TemporaryFile
+from typing import Annotated, BinaryIO, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -165,29 +168,27 @@ def import_file(
     """
     chosen = form or _format_of(file, ImportFormat)
 
-    async def work(session: AsyncSession, _: Settings) -> ImportReport:
-        owner = await user_called(session, user)
-        with (
-            _opened(file) as opened,
-            closing(read_rows(opened, chosen)) as rows,
-            _progress() as progress,
-        ):
-            size = file.stat().st_size if opened.seekable() and file.is_file() else None
-            read = _bar(progress, "Reading")
-            written = _bar(progress, "Writing")
-            report = await import_tasks(
-                session,
-                owner.id,
-                _counted(rows, lambda: read(opened.tell() if size else 0, size)),
-                keep_going=keep_going,
-                advance=lambda done: written(done, 1),
-            )
-            read(1, 1)
-            written(1, 1)
-            return report
-
     try:
-        report = in_transaction(work)
+        with _opened(file) as opened:
+
+            async def work(session: AsyncSession, _: Settings) -> ImportReport:
+                owner = await user_called(session, user)
+                with closing(read_rows(opened, chosen)) as rows, _progress() as progress:
+                    size = _end_of(opened)
+                    read = _bar(progress, "Reading")
+                    written = _bar(progress, "Writing")
+                    report = await import_tasks(
+                        session,
+                        owner.id,
+                        _counted(rows, lambda: read(opened.tell(), size)),
+                        keep_going=keep_going,
+                        advance=lambda done: written(done, 1),
+                    )
+                    read(1, 1)
+                    written(1, 1)
+                    return report
+
+            report = in_transaction(work)
     except UnreadableFileError as error:
         fail(f"{error}. Nothing was imported.")
     except ImportRefusedError as error:
@@ -205,13 +206,31 @@ def import_file(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    if path == STANDARD_STREAM:
-        yield sys.stdin.buffer
-        return
-    with _told_in_words("read", path):
-        file = path.open("rb")
-    with file:
+    """A file to read that is all there: a pipe is read to its end before that.
+
+    To wait for who writes into it would hold up the event loop, which then heeds no signal, and
+    the transaction.
+    """
+    with ExitStack() as stack:
+        with _told_in_words("read", path):
+            file = (
+                sys.stdin.buffer
+                if path == STANDARD_STREAM
+                else stack.enter_context(path.open("rb"))
+            )
+            if not file.seekable():
+                complete = cast("BinaryIO", stack.enter_context(TemporaryFile()))
+                shutil.copyfileobj(file, complete)
+                complete.seek(0)
+                file = complete
         yield file
+
+
+def _end_of(file: BinaryIO) -> int:
+    here = file.tell()
+    end = file.seek(0, io.SEEK_END)
+    file.seek(here)
+    return end
 
 
 def _counted(rows: Iterator[Row], look: Callable[[], None]) -> Iterator[Row]:

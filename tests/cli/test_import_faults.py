@@ -183,6 +183,15 @@ ROW = (
 )
 
 
+def environment_of(database_url: str) -> dict[str, str]:
+    return CLEAN_ENVIRONMENT | {
+        "ENVIRONMENT": "testing",
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": SECRET_KEY,
+        **as_environment(SERVICE_DEFAULTS),
+    }
+
+
 @pytest.mark.long
 async def test_an_import_that_is_told_to_stop_leaves_nothing_behind(
     add_users: AddUsers, database_url: str, tmp_path: Path
@@ -192,18 +201,12 @@ async def test_an_import_that_is_told_to_stop_leaves_nothing_behind(
     path = tmp_path / "tasks.csv"
     # The first rows are written when the import comes to wait for the last one.
     path.write_text("title,external_id\n" + "x,\n" * ROWS_AT_ONCE + "Locked,a\n")
-    environment = CLEAN_ENVIRONMENT | {
-        "ENVIRONMENT": "testing",
-        "DATABASE_URL": database_url,
-        "SECRET_KEY": SECRET_KEY,
-        **as_environment(SERVICE_DEFAULTS),
-    }
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
         await connection.execute("SELECT * FROM tasks FOR UPDATE")
         process = await asyncio.create_subprocess_exec(
             *(TASKFLOW, "tasks", "import", "--user", "ada", path),
-            env=environment,
+            env=environment_of(database_url),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -215,6 +218,42 @@ async def test_an_import_that_is_told_to_stop_leaves_nothing_behind(
 
     assert (process.returncode, output) == (128 + signal.SIGTERM, b"")
     assert titles == ["Old"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)]
+)
+async def test_an_import_that_waits_for_who_writes_its_file_holds_nothing_and_can_be_told_to_stop(
+    add_users: AddUsers, database_url: str, number: signal.Signals, code: int
+) -> None:
+    add_users("ada")
+    process = await asyncio.create_subprocess_exec(
+        *(TASKFLOW, "tasks", "import", "--user", "ada", "-", "--format", "csv"),
+        env=environment_of(database_url),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.transport.set_write_buffer_limits(0)
+    process.stdin.write(b"title\n" + b"One\n" * 100_000)
+    # More than a pipe takes: most of it has been read.
+    await asyncio.wait_for(process.stdin.drain(), DEADLINE_SECONDS)
+    connection = await asyncpg.connect(database_url)
+    held = await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND state LIKE 'idle in transaction%'"
+    )
+    await connection.close()
+    process.send_signal(number)
+    # Its standard input stays open.
+    await asyncio.wait_for(process.wait(), DEADLINE_SECONDS)
+    output, errors = await process.communicate()
+
+    assert held == 0
+    assert (process.returncode, output) == (code, b"")
+    assert b"Traceback" not in errors
 
 
 def test_an_import_that_takes_longer_than_a_statement_may_is_told_in_words(
