@@ -188,12 +188,21 @@ def test_what_several_machines_need_starts_only_when_asked_for_and_is_not_publis
     together = {name: one for found in extra.values() for name, one in found.items()}
     for name, service in together.items():
         assert service["cap_drop"] == ["ALL"]
-        assert service["read_only"] is True
+        assert service.get("read_only", False) == (name != "pgbouncer")
         assert service["security_opt"] == ["no-new-privileges:true"]
         image = service.get("image", "taskflow")
         assert image == "taskflow" or re.search(r":\d+\.\d+\.\d+$", image)
         assert bool(service.get("ports")) == (name == "haproxy")
     assert together["haproxy"]["ports"] == ["${HOST:-127.0.0.1}:${PROXY_PORT:-8080}:8080"]
+
+
+def test_compose_can_copy_configs_into_their_containers_whose_users_can_read_them() -> None:
+    taking = [service for service in services().values() if "configs" in service]
+    uses = [use for service in taking for use in service["configs"]]
+
+    assert {use["source"] for use in uses} == compose()["configs"].keys()
+    assert not any(service.get("read_only") for service in taking)
+    assert {use["mode"] for use in uses} == {0o444}
 
 
 def test_the_proxy_and_the_pooler_of_compose_lead_to_its_nodes_and_its_database() -> None:
