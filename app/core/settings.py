@@ -46,6 +46,13 @@ PLACEHOLDER = re.compile(
     r"change.?me|your.?secret|secret.?key|placeholder|example|xxxx", re.IGNORECASE
 )
 
+# Of Pydantic's faults, those that say too much or too little of what helps.
+CLEARER_WORDS = {
+    "bool_parsing": "must be true or false",
+    "int_parsing": "must be an integer",
+    "float_parsing": "must be a number",
+}
+
 
 def _split_at_commas(value: object) -> object:
     if not isinstance(value, str):
@@ -155,7 +162,7 @@ class Settings(BaseSettings):
     database_idle_transaction_timeout: Annotated[float, Field(gt=0, le=3600)] = 10
     secret_key: SecretStr = Field(default=SecretStr(""), validate_default=True)
     secret_key_fallback: SecretStr | None = None
-    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    host: Annotated[str, BeforeValidator(_not_empty)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     maximum_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 100
@@ -229,12 +236,17 @@ class Settings(BaseSettings):
         if scheme is None:
             raise ValueError("must start with postgresql://, postgres:// or postgresql+asyncpg://")
         rest = url[scheme.end() :]
-        who, _, where = re.split(r"[/?]", rest, maxsplit=1)[0].rpartition("@")
-        if re.search(r"[#\[\]\s]", who):
-            raise ValueError("has a user or a password with characters to be percent-encoded")
+        authority = re.split(r"[/?]", rest, maxsplit=1)[0]
+        who, _, where = authority.rpartition("@")
         hosts = where.split(",")
         found = [HOST_AND_PORT.fullmatch(host) for host in hosts]
-        if not all(one and int(one["port"] or 0) <= MAXIMUM_PORT for one in found):
+        has_hosts = all(one and int(one["port"] or 0) <= MAXIMUM_PORT for one in found)
+        # A slash or a question mark in a password ends the part that has the hosts.
+        if re.search(r"[#\[\]\s]", who) or ("@" in rest[len(authority) :] and not has_hosts):
+            raise ValueError(
+                "has a user or a password with characters to be percent-encoded, / as %2F say"
+            )
+        if not has_hosts:
             raise ValueError("has a host or a port that is not valid")
         for name, values in PARAMETERS_WITH_VALUES.items():
             if not values.issuperset(re.findall(rf"[?&]{name}=([^&]*)", rest)):
@@ -323,14 +335,17 @@ def _kept_secret(data_dir: Path) -> str:
 def load_settings(**overrides: object) -> Settings:
     """Read the settings; `overrides` win over the environment, which wins over `.env`.
 
-    Raises `InvalidSettings` with every fault at once and none of the offending values.
+    Raises `InvalidSettings` with every fault at once and none of the offending values, but for a
+    path that cannot be used.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         faults = [
             f"  {str(fault['loc'][0]).upper()} "
-            + fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            + CLEARER_WORDS.get(fault["type"], fault["msg"])
+            .removeprefix("Value error, ")
+            .replace("Input should be", "must be")
             for fault in error.errors(include_input=False, include_url=False)
             # Defaults that depend on another setting are not at fault when that one is.
             if fault["type"] != "default_factory_not_called"
@@ -338,9 +353,11 @@ def load_settings(**overrides: object) -> Settings:
         # Several items of one list may have the same fault.
         raise InvalidSettings(list(dict.fromkeys(faults))) from None
     except OSError as error:
-        name = (
-            ".env cannot be read" if error.filename in {None, ".env"} else "DATA_DIR cannot be used"
+        fault = (
+            f".env cannot be read: {error.strerror}"
+            if error.filename in {None, ".env"}
+            else f"DATA_DIR cannot be used: {error.strerror} ({error.filename})"
         )
-        raise InvalidSettings([f"  {name}: {error.strerror}"]) from None
+        raise InvalidSettings([f"  {fault}"]) from None
     except UnicodeDecodeError:
         raise InvalidSettings(["  .env is not in UTF-8"]) from None

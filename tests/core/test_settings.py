@@ -66,8 +66,9 @@ def test_the_development_secret_is_made_once_and_kept_private(tmp_path: Path) ->
 
 def test_a_data_folder_that_cannot_be_made_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidSettings, match="DATA_DIR cannot be used"):
+    with pytest.raises(InvalidSettings, match="DATA_DIR cannot be used") as refusal:
         load_settings(data_dir=tmp_path / "file" / "below")
+    assert str(tmp_path / "file" / "below") in str(refusal.value)
 
 
 def test_a_full_disk_is_told_of_the_data_folder_and_leaves_nothing_there(tmp_path: Path) -> None:
@@ -85,8 +86,25 @@ def test_what_may_not_be_empty_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "")
-    with pytest.raises(InvalidSettings, match=f"  {name} "):
+    with pytest.raises(InvalidSettings, match=f"  {name} must not be empty"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("METRICS_ENABLED", "must be true or false"),
+        ("WORKERS", "must be an integer"),
+        ("SHUTDOWN_DELAY", "must be a number"),
+    ],
+)
+def test_a_value_of_another_type_is_told_which_one_is_meant(
+    monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.setenv(name, "maybe")
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings(environment="testing")
+    assert refusal.value.faults == [f"  {name} {said}"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a file of Linux that cannot be read")
@@ -162,6 +180,8 @@ def test_only_postgresql_over_asyncpg_is_a_database(url: str) -> None:
         ("u:hunter2@h:abc/x", "a host or a port that is not valid"),
         ("u:hunter2@[::1/x", "a host or a port that is not valid"),
         ("u:hunter2#x@h/x", "a user or a password with characters to be percent-encoded"),
+        ("u:hunter2/x@h/x", "characters to be percent-encoded, / as %2F say"),
+        ("u:hunter2?x@h/x", "characters to be percent-encoded"),
         ("u:hunter2[x@h/x", "a user or a password with characters to be percent-encoded"),
         ("u:hunter2@h,i:99999/x", "a host or a port that is not valid"),
         ("u:hunter2@h/x?sslmode=secure", "a sslmode that is none of allow, disable, prefer"),
