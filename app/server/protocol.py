@@ -18,16 +18,16 @@ from app.server import pace
 from app.server.admission import Admission, admission_of
 from app.server.client_buffers import client_buffers_of, reset, unread_in_kernel
 from app.server.cycle import Cycle
+from app.server.heads import MAXIMUM_HEAD_BYTES, size_of_head, with_path, without_upgrade
 
 if TYPE_CHECKING:
     from starlette.types import Scope
     from uvicorn._types import ASGI3Application
 
-# A cursor and a search of 500 characters, percent-encoded, need 9.
-MAXIMUM_HEAD_BYTES = 64 * 1024
-HEADER_PUNCTUATION_BYTES = len(": \r\n")
 # The largest body, 8 MiB, in the smallest chunks; whoever sends more was refused long before.
 MAXIMUM_MESSAGE_BYTES = 64 * 1024 * 1024
+# Parsed, requests take up to a hundred times as much memory as they have bytes.
+PARSED_AT_ONCE = 8 * 1024
 # How long an idle connection is kept while the process ends, for a request that is on its way.
 DRAIN_SECONDS = 1
 # How long what a client still sends behind its answer is read, and thrown away.
@@ -45,6 +45,7 @@ class HTTPProtocol(HttpToolsProtocol):
     - A head that does not come within 15 s is answered 408; with a body of which less than 4 KiB/s
       come for 15 s the connection is closed, and so it is with a client that takes so little in.
     - Where a worker keeps too much for slow clients, those with the most are cut off.
+    - Of requests that are sent in a row, few are parsed before their turn.
     - When a client has gone, its request is cancelled.
     - While the process ends, each answer says `Connection: close`, and an idle connection is closed
       after 1 s.
@@ -55,6 +56,7 @@ class HTTPProtocol(HttpToolsProtocol):
         # The part of a message that is being received, and the bytes of the message so far.
         self._receiving: Receiving = "nothing"
         self._received = 0
+        self._unparsed = b""
         self._sending = pace.Pace(self.loop.time())
         # Of the bytes that have just come: about how many the parser has passed on, and how many
         # of those belong to messages before the present one.
@@ -101,6 +103,7 @@ class HTTPProtocol(HttpToolsProtocol):
         # Requests hold the connection, too: it would stay in memory until the garbage collector
         # runs, which is seldom.
         self.pipeline.clear()
+        self._unparsed = b""
         self._running = None
         self.cycle = None  # type: ignore[assignment]  # as before the first request
 
@@ -128,8 +131,29 @@ class HTTPProtocol(HttpToolsProtocol):
         task.add_done_callback(cycle.leave)
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         self._has_refused = False
+        self._unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse what has come until a request has to wait for its turn; the rest waits with it."""
+        self._unset_keepalive_if_required()
+        data, self._unparsed = self._unparsed, b""
+        start = 0
+        while start < len(data) and not self.pipeline and not self.transport.is_closing():
+            self._feed(data[start : start + PARSED_AT_ONCE])
+            start += PARSED_AT_ONCE
+        self._unparsed = data[start:]
+        if self._unparsed and not self.transport.is_closing():
+            self.flow.pause_reading()
+            self._buffers.unfinished_bodies.add(self.transport, len(self._unparsed))
+
+    def _parse_the_rest(self) -> None:
+        if self._unparsed and not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._parse()
+
+    def _feed(self, data: bytes) -> None:
         size = len(data)
         self._passed = self._done_with = 0
         while True:
@@ -139,7 +163,8 @@ class HTTPProtocol(HttpToolsProtocol):
                 if self.parser.get_method() == b"CONNECT":
                     self.send_400_response("This is no proxy.")
                     return
-                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                head = without_upgrade(self.parser, self.url, self.headers)
+                data = head + data[upgrade.args[0] :]
                 self.parser = httptools.HttpRequestParser(self)
                 continue
             except httptools.HttpParserError:
@@ -162,12 +187,6 @@ class HTTPProtocol(HttpToolsProtocol):
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _head_without_upgrade(self) -> bytes:
-        version = self.parser.get_http_version().encode()
-        lines = [b"%s %s HTTP/%s" % (self.scope["method"].encode(), self.url, version)]
-        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
-        return b"\r\n".join([*lines, b"", b""])
-
     def _should_upgrade(self) -> bool:
         # While it is said to upgrade, uvicorn leaves the request alone.
         return True
@@ -183,40 +202,21 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._is_lingering:
             raise ValueError("the connection ends with the answer before")
-        hosts = 0
-        size = len(self.url)
-        for name, value in self.headers:
-            size += len(name) + len(value) + HEADER_PUNCTUATION_BYTES
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                # The body would be read as it is on the wire, compressed.
-                raise ValueError("the only known transfer coding is chunked")
-        if hosts != 1 and self.parser.get_http_version() == "1.1":
-            raise ValueError("a request needs one Host")
+        size = size_of_head(self.url, self.headers, self.parser.get_http_version())
         if self.parser.get_http_version() == "1.0":
             # It knows no answer before the answer (RFC 9110, section 10.1.1).
             self.expect_100_continue = False
         self._passed += size
-        if size > MAXIMUM_HEAD_BYTES:
-            raise ValueError("the head is too large")
         self._receiving = "body"
         self._sending.forgive(self.loop.time())
-        self._complete_url()
+        if not self.parser.should_upgrade():
+            self.url = with_path(self.url)
         if self._is_refused():
             return
         super().on_headers_complete()
         # Behind an `Upgrade` there is no cycle yet, or still the one before.
         if self._is_draining and not self.parser.should_upgrade():
             self.cycle.keep_alive = False
-
-    def _complete_url(self) -> None:
-        """With a scheme it may be without a path, which is then `/` (RFC 9110, section 4.2.3)."""
-        if self.url.startswith(b"/") or self.parser.should_upgrade():
-            return
-        url = httptools.parse_url(self.url)
-        if not url.path:
-            self.url = b"/" + (b"?" + url.query if url.query else b"")
 
     def _is_refused(self) -> bool:
         """Answer the request here and now if the worker is full."""
@@ -266,15 +266,19 @@ class HTTPProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def on_response_complete(self) -> None:
-        if not self.pipeline:
+        if self._unparsed or not self.pipeline:
             self._buffers.unfinished_bodies.free(self.transport)
-        if not self._is_lingering:
+        if self._is_lingering:
+            # What was sent behind it is not to be begun.
+            self.server_state.total_requests += 1
+            self.pipeline.clear()
+            self.flow.resume_reading()
+        else:
             super().on_response_complete()
-            return
-        # What was sent behind it is not to be begun.
-        self.server_state.total_requests += 1
-        self.pipeline.clear()
-        self.flow.resume_reading()
+        if self._unparsed and not self.transport.is_closing():
+            self.flow.pause_reading()
+            # The parser itself may have come to this answer.
+            self.loop.call_soon(self._parse_the_rest)
 
     def _is_answered(self) -> bool:
         """Whether the message that is being read has its answer already."""

@@ -1,6 +1,7 @@
 """What is kept in memory for slow clients takes a bounded part of it."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 import structlog
 from fastapi import FastAPI, Request, Response
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.server import client_buffers, pace
 from app.server.client_buffers import STATE_KEY, ClientBuffers, Kept
+from app.server.cycle import Cycle
+from app.server.protocol import PARSED_AT_ONCE
 from tests.server.connections import connected
 from tests.support import served, until
 
@@ -182,6 +186,45 @@ async def test_a_body_behind_another_request_counts_when_that_is_answered() -> N
             await connection.answer()
             await until(lambda: len(buffers.unread_answers.sizes) == 0)
             assert list(buffers.unfinished_bodies.sizes.values()) == [1000]
+
+
+def requests_in_memory() -> int:
+    return sum(type(one) in {Cycle, RequestResponseCycle} for one in gc.get_objects())
+
+
+async def test_requests_in_a_row_stay_as_they_came_until_it_is_their_turn() -> None:
+    buffers = ClientBuffers(MAXIMUM)
+    sizes = [1001 + number % 7 for number in range(4000)]
+    row = b"".join(request(size) for size in sizes)
+    with served(service(buffers)) as base_url:
+        async with connected(base_url) as connection:
+            # Nobody takes in the first answer, so that it is the turn of none behind it.
+            await connection.send(request(50) + row)
+            await until(lambda: requests_in_memory() > 1)
+            async with connected(base_url) as other:
+                # By then whatever was read of the row has been parsed.
+                await other.send(request(1001))
+                await other.answer()
+            in_memory = requests_in_memory()
+            answers = [await connection.answer() for _ in range(1 + len(sizes))]
+            await until(lambda: buffers.unfinished_bodies.sizes == {})
+
+    assert in_memory <= 2 + PARSED_AT_ONCE / len(request(sizes[0]))
+    assert [len(body) for _, body in answers[1:]] == sizes
+
+
+async def test_bodies_in_a_row_are_each_read_by_their_own_request() -> None:
+    lengths = [PARSED_AT_ONCE + difference for difference in range(-120, 20)]
+    lengths += [0, 1, 100_000, 300_000, 0, 2_000_000, 3]
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    row = b"".join(head % length + bytes(length) for length in lengths)
+    with served(service(ClientBuffers(MAXIMUM))) as base_url:
+        async with connected(base_url) as connection:
+            sending = asyncio.create_task(connection.send(row))
+            answers = [await connection.answer() for _ in lengths]
+            await sending
+
+    assert [int(body) for _, body in answers] == lengths
 
 
 def crowd(count: int) -> tuple[Kept, list[Any]]:
