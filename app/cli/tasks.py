@@ -1,11 +1,10 @@
 """Tasks to and from files."""
 
-import io
 import os
 import shutil
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -174,7 +173,7 @@ def import_file(
             async def work(session: AsyncSession, _: Settings) -> ImportReport:
                 owner = await user_called(session, user)
                 with closing(read_rows(opened, chosen)) as rows, _progress() as progress:
-                    size = _end_of(opened)
+                    size = _size_of(opened)
                     read = _bar(progress, "Reading")
                     written = _bar(progress, "Writing")
                     report = await import_tasks(
@@ -226,11 +225,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _end_of(file: BinaryIO) -> int:
-    here = file.tell()
-    end = file.seek(0, io.SEEK_END)
-    file.seek(here)
-    return end
+def _size_of(file: BinaryIO) -> int | None:
+    """In bytes, where the system tells it."""
+    with suppress(OSError):
+        return os.fstat(file.fileno()).st_size or None
+    return None
 
 
 def _counted(rows: Iterator[Row], look: Callable[[], None]) -> Iterator[Row]:
