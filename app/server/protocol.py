@@ -364,7 +364,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._receiving == "nothing":
             return False
         now = self.loop.time()
-        if self.flow.read_paused:
+        if self.flow.read_paused or self._unparsed:
             # It is the application that is slow to read, and not the client to send.
             self._sending.forgive(now)
         if self._receiving == "body":
