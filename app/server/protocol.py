@@ -137,10 +137,10 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Parse what has come until a request has to wait for its turn; the rest waits with it."""
-        self._unset_keepalive_if_required()
         data, self._unparsed = self._unparsed, b""
         start = 0
         while start < len(data) and not self.pipeline and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
             self._feed(data[start : start + PARSED_AT_ONCE])
             start += PARSED_AT_ONCE
         self._unparsed = data[start:]

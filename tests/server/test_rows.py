@@ -7,6 +7,8 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from app.server import pace
+from app.server.protocol import PARSED_AT_ONCE
+from app.server.run import SERVER_OPTIONS
 from tests.server.connections import HEAD, at_a_pace, connected
 from tests.support import served
 
@@ -36,3 +38,26 @@ async def test_requests_that_wait_for_their_turn_do_not_make_their_client_slow(
         async with connected(base_url) as connection:
             await connection.send(row + HEAD + b"Connection: close\r\n\r\n")
             assert (await connection.rest()).count(b"HTTP/1.1 200 ") == 402
+
+
+async def test_a_request_behind_the_rest_of_an_answered_one_may_take_longer_than_idleness(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(SERVER_OPTIONS, "timeout_keep_alive", 0.1)
+    app = FastAPI()
+
+    @app.post("/")
+    async def answer_at_once() -> None:
+        pass
+
+    @app.get("/health")
+    async def take_time() -> None:
+        await at_a_pace(0.3)
+
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % PARSED_AT_ONCE
+    with served(app) as base_url:
+        async with connected(base_url) as connection:
+            await connection.send(head)
+            await connection.answer()
+            await connection.send(bytes(PARSED_AT_ONCE) + HEAD + b"\r\n")
+            assert (await connection.answer())[1] == b"null"
