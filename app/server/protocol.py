@@ -258,7 +258,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
         RFC 9112, section 9.6.
         """
-        if self._receiving != "body":
+        if self._receiving != "body" and not self._unparsed:
             self.transport.close()
             return
         self._is_lingering = True

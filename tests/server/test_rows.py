@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 
 from app.server import pace
@@ -61,3 +61,17 @@ async def test_a_request_behind_the_rest_of_an_answered_one_may_take_longer_than
             await connection.answer()
             await connection.send(bytes(PARSED_AT_ONCE) + HEAD + b"\r\n")
             assert (await connection.answer())[1] == b"null"
+
+
+async def test_who_still_sends_a_row_can_read_the_last_answer() -> None:
+    app = FastAPI()
+
+    @app.get("/health")
+    async def close() -> Response:
+        return Response(headers={"Connection": "close"})
+
+    body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 700000\r\n\r\n" + bytes(700_000)
+    with served(app) as base_url:
+        async with connected(base_url) as connection:
+            await connection.send(400 * (HEAD + b"\r\n") + body)
+            assert (await connection.rest()).startswith(b"HTTP/1.1 200 ")
