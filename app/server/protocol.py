@@ -132,26 +132,29 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._has_refused = False
-        self._unparsed += data
-        self._parse()
+        (self._keep if self._unparsed else self._parse)(data)
 
-    def _parse(self) -> None:
-        """Parse what has come until a request has to wait for its turn; the rest waits with it."""
-        data, self._unparsed = self._unparsed, b""
+    def _parse(self, data: bytes) -> None:
+        """Parse until a request has to wait for its turn; the rest waits with it."""
         start = 0
         while start < len(data) and not self.pipeline and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self._feed(data[start : start + PARSED_AT_ONCE])
             start += PARSED_AT_ONCE
-        self._unparsed = data[start:]
-        if self._unparsed and not self.transport.is_closing():
-            self.flow.pause_reading()
-            self._buffers.unfinished_bodies.add(self.transport, len(self._unparsed))
+        if start < len(data) and not self.transport.is_closing():
+            self._keep(data[start:])
+
+    def _keep(self, data: bytes) -> None:
+        self._unparsed += data
+        self.flow.pause_reading()
+        self._buffers.unfinished_bodies.add(self.transport, len(data))
 
     def _parse_the_rest(self) -> None:
-        if self._unparsed and not self.transport.is_closing():
+        if self._unparsed and not self.pipeline and not self.transport.is_closing():
+            data, self._unparsed = self._unparsed, b""
+            self._buffers.unfinished_bodies.free(self.transport)
             self.flow.resume_reading()
-            self._parse()
+            self._parse(data)
 
     def _feed(self, data: bytes) -> None:
         size = len(data)
@@ -266,8 +269,10 @@ class HTTPProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def on_response_complete(self) -> None:
-        if self._unparsed or not self.pipeline:
+        if not self.pipeline:
             self._buffers.unfinished_bodies.free(self.transport)
+        if self._unparsed:  # Before the next request begins: its body may be there.
+            self.loop.call_soon(self._parse_the_rest)
         if self._is_lingering:
             # What was sent behind it is not to be begun.
             self.server_state.total_requests += 1
@@ -277,8 +282,6 @@ class HTTPProtocol(HttpToolsProtocol):
             super().on_response_complete()
         if self._unparsed and not self.transport.is_closing():
             self.flow.pause_reading()
-            # The parser itself may have come to this answer.
-            self.loop.call_soon(self._parse_the_rest)
 
     def _is_answered(self) -> bool:
         """Whether the message that is being read has its answer already."""

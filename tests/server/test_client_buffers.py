@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -229,6 +230,51 @@ async def test_bodies_in_a_row_are_each_read_by_their_own_request() -> None:
             await sending
 
     assert [int(body) for _, body in answers] == lengths
+
+
+async def test_what_waits_for_its_turn_is_counted_once() -> None:
+    buffers = ClientBuffers(MAXIMUM)
+    app = service(buffers)
+    is_enough = threading.Event()
+
+    @app.post("/until-told")
+    async def work_until_told(request: Request) -> None:
+        await request.body()
+        await asyncio.to_thread(is_enough.wait)
+
+    first = b"POST /until-told HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n0"
+    row = 600 * request(1001)
+
+    def kept() -> int:
+        return sum(buffers.unfinished_bodies.sizes.values())
+
+    with served(app) as base_url:
+        async with connected(base_url) as connection:
+            await connection.send(first + row)
+            await until(lambda: kept() > 0)
+            # The first has asked for its body, so more is read.
+            await connection.send(row)
+            await until(lambda: kept() > len(row))
+            in_all = kept()
+            is_enough.set()
+            for _ in range(1201):
+                await connection.answer()
+            await until(lambda: kept() == 0)
+
+    assert in_all == len(first + row + row) - PARSED_AT_ONCE
+
+
+async def test_a_body_that_has_come_in_a_row_is_there_when_its_request_begins() -> None:
+    unread = b"POST /1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 20000\r\n\r\n"
+    row = request(1001) + unread + bytes(20_000) + request(1002)
+    with served(service(ClientBuffers(MAXIMUM))) as base_url:
+        async with connected(base_url) as connection:
+            await connection.send(row)
+            answers = [await connection.answer() for _ in range(3)]
+
+    assert [len(body) for _, body in answers[::2]] == [1001, 1002]
+    assert answers[1][0].startswith(b"http/1.1 405 ")
+    assert b"connection: close" not in answers[1][0]
 
 
 def crowd(count: int) -> tuple[Kept, list[Any]]:
